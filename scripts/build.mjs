@@ -1,0 +1,31 @@
+// Installs what package-lock.json asks for, builds the addon with CMake, compiles TypeScript to dist/.
+// Each part is skipped when it is up to date, so calling it before every command costs little.
+import { spawnSync } from 'node:child_process'
+import { existsSync, statSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const windows = process.platform === 'win32'
+
+function run(what, command, args) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', shell: windows })
+  if (status === 0) return
+  console.error(`build: ${what} failed${error ? `: ${error.message}` : ` (exit ${status})`}`)
+  process.exit(1)
+}
+
+function olderThan(path, than) {
+  return !existsSync(path) || statSync(path).mtimeMs < statSync(than).mtimeMs
+}
+
+const installed = join(root, 'node_modules/.package-lock.json')
+if (olderThan(installed, join(root, 'package-lock.json'))) {
+  run('npm ci', 'npm', ['ci', '--no-audit', '--no-fund'])
+}
+const parallel = String(availableParallelism())
+run('the native addon (needs CMake and a C++20 compiler)', process.execPath, [
+  join(root, 'node_modules/cmake-js/bin/cmake-js'), 'build', '--parallel', parallel, '--log-level', 'warn',
+])
+run('TypeScript', process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'])

@@ -1,0 +1,27 @@
+/** What went wrong, for programs; the message says it for people. */
+export type ErrorCode =
+  | 'ERR_INVALID_ARG' // a wrong value, shape, dtype or option
+  | 'ERR_DISPOSED' // use of a tensor, model or device after dispose()
+  | 'ERR_DEVICE' // the device is missing or failed
+  | 'ERR_OUT_OF_MEMORY'
+  | 'ERR_NATIVE' // the native addon could not be loaded
+  | 'ERR_UNSUPPORTED' // known, and not supported here
+  | 'ERR_CONFIG' // a recipe or model config that is wrong
+  | 'ERR_CHECKPOINT' // a checkpoint that is missing, incomplete or damaged
+  | 'ERR_DATA' // a data set that is missing, malformed or empty
+  | 'ERR_TOKENIZER' // tokenizer files or a chat template that is wrong
+  | 'ERR_NON_FINITE' // NaN or infinity in a loss or gradient
+  | 'ERR_REFERENCE' // policy and reference differ before step 1
+  | 'ERR_NETWORK' // a download failed or is not possible offline
+  | 'ERR_ABORTED' // stopped by an AbortSignal or a signal
+
+/** The one error class of westwind. `code` is stable; the message says what was expected, what came, what to do. */
+export class WestwindError extends Error {
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.name = 'WestwindError'
+    this.code = code
+  }
+}
