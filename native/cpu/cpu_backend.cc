@@ -1,0 +1,93 @@
+#include "cpu_backend.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "ops.h"
+
+namespace westwind {
+namespace {
+
+// The memory this process may use: the machine's, or less where a control group says so.
+int64_t read_capacity() {
+  int64_t bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  for (const char* path : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    FILE* file = fopen(path, "r");
+    if (file == nullptr) continue;
+    long long limit = 0;
+    if (fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit < bytes) bytes = limit;
+    fclose(file);
+  }
+  return bytes;
+}
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(Isa isa, int threads) : isa_(isa), threads_(threads), capacity_(read_capacity()) {}
+
+  void start_stream_thread() override {
+#ifdef _OPENMP
+    omp_set_num_threads(threads_);
+#endif
+  }
+
+  void* allocate(int64_t bytes) override {
+    void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return nullptr;
+#ifdef MADV_HUGEPAGE
+    if (bytes >= (int64_t{4} << 20)) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+#endif
+    return memory;
+  }
+  void release(void* memory, int64_t bytes) override { munmap(memory, static_cast<size_t>(bytes)); }
+  int64_t capacity() const override { return capacity_; }
+
+  Status copy_in(void* to, const void* host, int64_t bytes) override {
+    memcpy(to, host, static_cast<size_t>(bytes));
+    return {};
+  }
+  Status copy_out(void* host, const void* from, int64_t bytes) override {
+    memcpy(host, from, static_cast<size_t>(bytes));
+    return {};
+  }
+  Status wait() override { return {}; }
+
+#ifdef WESTWIND_HAS_AVX2
+#define WESTWIND_DISPATCH(name, Params)                   \
+  Status name(const Params& p) override {                 \
+    if (isa_ == Isa::kAvx512) return avx512::name(p);     \
+    if (isa_ == Isa::kAvx2) return avx2::name(p);         \
+    return portable::name(p);                             \
+  }
+#else
+#define WESTWIND_DISPATCH(name, Params) \
+  Status name(const Params& p) override { return portable::name(p); }
+#endif
+  WESTWIND_OPS(WESTWIND_DISPATCH)
+#undef WESTWIND_DISPATCH
+
+ private:
+  const Isa isa_;
+  const int threads_;
+  const int64_t capacity_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(Isa isa, int threads) { return std::make_unique<CpuBackend>(isa, threads); }
+
+int default_threads() {
+#ifdef _OPENMP
+  return omp_get_num_procs();
+#else
+  return 1;
+#endif
+}
+
+}  // namespace westwind

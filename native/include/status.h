@@ -1,0 +1,13 @@
+// The result of an op: ok, or a sentence for the user. No exceptions below the binding, and no allocation.
+#pragma once
+
+namespace westwind {
+
+struct Status {
+  bool ok = true;
+  char message[240] = {};
+};
+
+Status fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+}  // namespace westwind
