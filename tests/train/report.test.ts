@@ -1,0 +1,217 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
+import { htmlReport } from '../../src/train/html-report.js'
+import { modelCard } from '../../src/train/model-card.js'
+import { saveResults, speedResults, trainerStateJson } from '../../src/train/report-files.js'
+import { lineChart } from '../../src/train/svg-chart.js'
+
+describe('saveResults', () => {
+  let dir: string
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'westwind-report-'))
+  })
+  afterEach(() => rmSync(dir, { recursive: true }))
+
+  it('writes one file per split and merges both into all_results.json, sorted', async () => {
+    await saveResults(dir, 'train', { train_loss: 0.5, epoch: 1 })
+    await saveResults(dir, 'eval', { eval_loss: 0.7, epoch: 1 })
+    await saveResults(dir, 'eval', { eval_loss: 0.6, epoch: 2 })
+    expect(readdirSync(dir).sort()).toEqual([
+      'all_results.json',
+      'eval_results.json',
+      'train_results.json',
+    ])
+    expect(readFileSync(join(dir, 'all_results.json'), 'utf8')).toBe(
+      '{\n    "epoch": 2,\n    "eval_loss": 0.6,\n    "train_loss": 0.5\n}\n',
+    )
+  })
+
+  it('names an all_results.json that it cannot merge into', async () => {
+    writeFileSync(join(dir, 'all_results.json'), '[1]')
+    await expect(saveResults(dir, 'eval', { eval_loss: 1 })).rejects.toThrow(
+      'all_results.json: expected a JSON object',
+    )
+  })
+
+  it('speedResults rounds as transformers does', () => {
+    expect(speedResults('train', { seconds: 3.123456, samples: 100, steps: 10 })).toEqual({
+      train_runtime: 3.1235,
+      train_samples: 100,
+      train_samples_per_second: 32.016,
+      train_steps_per_second: 3.202,
+    })
+  })
+})
+
+describe('trainerStateJson', () => {
+  it('has the fields that transformers reads on resume', () => {
+    const state = JSON.parse(
+      trainerStateJson({
+        global_step: 3,
+        max_steps: 10,
+        epoch: 0.3,
+        num_train_epochs: 1,
+        train_batch_size: 2,
+        logging_steps: 1,
+        eval_steps: 5,
+        save_steps: 5,
+        num_input_tokens_seen: 77,
+        total_flos: 0,
+        log_history: [{ step: 1, loss: 2 }],
+        westwind: { dataPosition: 6 },
+      }),
+    )
+    expect(state).toMatchObject({ global_step: 3, is_world_process_zero: true, best_metric: null })
+    expect(state.westwind).toEqual({ dataPosition: 6 })
+  })
+})
+
+describe('modelCard', () => {
+  const card = modelCard({
+    name: 'zephyr-7b-dpo',
+    stage: 'dpo',
+    baseModel: 'org/a: "quoted" #model',
+    datasets: ['org/pairs'],
+    hyperparameters: { beta: 0.01, loss_type: 'sigmoid', 'odd|key': 'a\nb' },
+    metrics: { 'eval_rewards/accuracies': 0.76543219, eval_samples: 2000 },
+    history: [
+      { step: 10, loss: 0.69 },
+      { step: 20, loss: 0.61, extra: 1 },
+    ],
+    deviations: ['Global batch 16, not 128.'],
+    version: '0.1.0',
+  })
+
+  it('has front matter that a YAML reader gives back unchanged', () => {
+    const [, yaml] = card.split('---\n')
+    expect(parse(yaml!)).toEqual({
+      base_model: 'org/a: "quoted" #model',
+      datasets: ['org/pairs'],
+      library_name: 'transformers',
+      pipeline_tag: 'text-generation',
+      tags: ['westwind', 'dpo', 'generated_from_trainer'],
+    })
+  })
+
+  it('shows results, hyperparameters, log and deviations', () => {
+    expect(card).toContain('| `eval_rewards/accuracies` | 0.765432 |')
+    expect(card).toContain('| `eval_samples` | 2000 |')
+    expect(card).toContain('| `odd\\|key` | a b |')
+    expect(card).toContain('| step | loss |\n| --- | --- |\n| 10 | 0.69 |')
+    expect(card).toContain('- Global batch 16, not 128.')
+    expect(card).toContain('westwind 0.1.0')
+  })
+
+  it('says so where there was no base model', () => {
+    const scratch = modelCard({
+      name: 'x',
+      stage: 'sft',
+      datasets: [],
+      hyperparameters: {},
+      metrics: {},
+      deviations: [],
+      version: '0.1.0',
+    })
+    expect(scratch).toContain('Trained from scratch, by distilled supervised fine-tuning')
+    expect(scratch).not.toContain('base_model')
+  })
+})
+
+const chart = {
+  title: 'Loss <1>',
+  xLabel: 'step',
+  yLabel: 'nats & bits',
+  series: [
+    {
+      name: 'train',
+      points: [
+        [0, 1],
+        [5, Number.NaN],
+        [10, 0.5],
+      ] as [number, number][],
+    },
+  ],
+}
+
+describe('lineChart', () => {
+  it('puts the ends of the data on the ends of the axes', () => {
+    const svg = lineChart(chart)
+    expect(svg).toContain('M64.0 66.0M620.0 312.0') // (0, 1) top left, (10, 0.5) bottom right, broken at NaN
+  })
+
+  it('escapes every label', () => {
+    const svg = lineChart(chart)
+    expect(svg).toContain('Loss &lt;1&gt;')
+    expect(svg).toContain('nats &amp; bits')
+    expect(svg).not.toContain('<1>')
+  })
+
+  it.each([
+    ['nothing', []],
+    ['one point', [[3, 0]]],
+    [
+      'a constant',
+      [
+        [0, 7],
+        [1, 7],
+      ],
+    ],
+    [
+      'tiny values',
+      [
+        [0, 1e-9],
+        [1, 3e-9],
+      ],
+    ],
+    [
+      'huge values',
+      [
+        [0, -1e12],
+        [1, 1e12],
+      ],
+    ],
+  ] as [string, [number, number][]][])('draws %s without NaN', (_, points) => {
+    const svg = lineChart({ ...chart, series: [{ name: 'a', points }] })
+    expect(svg).not.toMatch(/NaN|Infinity|undefined/)
+  })
+})
+
+describe('htmlReport', () => {
+  const hostile = '<script>alert("x")</script> & \'q\''
+  const page = htmlReport({
+    title: hostile,
+    summary: hostile,
+    highlights: [{ label: hostile, value: hostile }],
+    charts: [{ ...chart, title: hostile }],
+    tables: [{ caption: hostile, headers: [hostile], rows: [[hostile], [0.123456]] }],
+    samples: [
+      { prompt: hostile, answers: [{ label: hostile, text: hostile, note: hostile, best: true }] },
+    ],
+    footer: hostile,
+  })
+
+  it('lets no text become markup', () => {
+    expect(page).not.toContain('<script')
+    expect(page).toContain('&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; &#39;q&#39;')
+  })
+
+  it('needs nothing from elsewhere', () => {
+    expect(page.replaceAll('http://www.w3.org/2000/svg', '')).not.toMatch(/https?:|src=|href=/)
+  })
+
+  it('leaves out sections without content', () => {
+    const empty = htmlReport({
+      title: 'a',
+      summary: '',
+      highlights: [],
+      charts: [],
+      tables: [],
+      samples: [],
+      footer: '',
+    })
+    expect(empty).not.toContain('<h2>')
+  })
+})
