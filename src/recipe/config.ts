@@ -1,3 +1,6 @@
+import type { PreferenceLossName } from '../train/preference-loss.js'
+import type { ScheduleName } from '../train/schedule.js'
+
 /** A Hugging Face data set id, or a local file or folder. */
 export type DatasetRef = string
 
@@ -50,7 +53,10 @@ export type DataConfig = MixerData | MixtureData | NamedData
 /** When to do something: never, every so many optimizer steps, or at the end of each epoch. */
 export type Strategy = 'no' | 'steps' | 'epoch'
 
-/** What `westwind sft` and `westwind dpo` share. Every value is filled in; keys in docs/recipes.md. */
+/**
+ * What `westwind sft` and `westwind dpo` share. Every value is filled in; keys in docs/recipes.md.
+ * The names of options are those of the modules that read them, so a config can be passed on whole.
+ */
 export interface TrainingConfig {
   /** A local folder or a Hub id; null when the model starts from `initFromConfig`. */
   modelNameOrPath: string | null
@@ -72,7 +78,7 @@ export interface TrainingConfig {
   /** Put the tokenizer's BOS before each conversation (TRL of 2023 did; today's does not). */
   addBos: boolean
   /** Put an empty system turn before conversations without one (handbook v0.2 and v0.3 did). */
-  autoInsertEmptySystemMsg: boolean
+  insertEmptySystem: boolean
   trainSamplingStrategy: 'random' | 'sequential'
   /** Leave out the last micro-batch of an epoch when it is short. */
   dataloaderDropLast: boolean
@@ -86,7 +92,7 @@ export interface TrainingConfig {
   gradientCheckpointing: boolean
 
   learningRate: number
-  lrSchedulerType: 'linear' | 'cosine' | 'constant' | 'constant_with_warmup'
+  lrSchedulerType: ScheduleName
   /** Used when `warmupSteps` is 0: ceil(ratio · total steps). */
   warmupRatio: number
   warmupSteps: number
@@ -136,37 +142,17 @@ export interface SftConfig extends TrainingConfig {
   /** With 'wrapped': one more EOS after every document (TRL of 2023 did). */
   eosBetween: boolean
   assistantOnlyLoss: boolean
-  /** null: true for rows with `prompt` and `completion`. */
-  completionOnlyLoss: boolean | null
+  /** Of rows with `prompt` and `completion`. */
+  completionOnlyLoss: boolean
   /** Column with plain text, where rows have that. */
   datasetTextField: string
 }
-
-/** The losses of `loss_type`; formulas in docs/ddpo.md. */
-export const dpoLossTypes = [
-  'sigmoid',
-  'ipo',
-  'ipo_sum',
-  'hinge',
-  'robust',
-  'exo_pair',
-  'nca_pair',
-  'bco_pair',
-  'sppo_hard',
-  'aot',
-  'aot_unpaired',
-  'apo_zero',
-  'apo_down',
-  'discopop',
-  'sigmoid_norm',
-] as const
-export type DpoLossType = (typeof dpoLossTypes)[number]
 
 export interface DpoConfig extends TrainingConfig {
   kind: 'dpo'
   beta: number
   /** 'sigmoid' with `labelSmoothing` above 0 is cDPO. */
-  lossType: DpoLossType
+  lossType: PreferenceLossName
   labelSmoothing: number
   discopopTau: number
   /** Weight of the added NLL of the chosen answer (RPO); null: not added. */
@@ -174,9 +160,9 @@ export interface DpoConfig extends TrainingConfig {
   /** Where prompt + longer answer exceed `maxLength`: cut the prompt to its last so many tokens. */
   maxPromptLength: number | null
   /** Score the `<|assistant|>` header with the answer, as the handbook of 2023 did. */
-  scoreAssistantHeader: boolean
+  scoreHeader: boolean
   /** A second EOS after each answer, as TRL of 2023 appended. */
-  extraEos: boolean
+  secondEos: boolean
   /** Pairs per batch while the reference is scored; null: as many as fit the evaluation batch. */
   precomputeRefBatchSize: number | null
   /** Compute the prompt of a pair once for both answers; the results are the same. */

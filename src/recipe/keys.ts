@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { dpoLossTypes } from './config.js'
+import { preferenceLossNames } from '../train/preference-loss.js'
+import { scheduleNames } from '../train/schedule.js'
 
 // The keys westwind acts on, by the names Hugging Face's trainers have for them today. One table
 // serves validation, error messages and docs/recipes.md (tests/recipe/docs.test.ts compares them).
@@ -236,7 +237,7 @@ const shared = {
 
   learning_rate: key(z.number().min(0), 'a number of at least 0', 'Peak learning rate.'),
   lr_scheduler_type: key(
-    z.enum(['linear', 'cosine', 'constant', 'constant_with_warmup']).default('linear'),
+    z.enum(scheduleNames).default('linear'),
     '"linear", "cosine", "constant" or "constant_with_warmup"',
     'Linear and cosine decay to 0.',
   ),
@@ -392,7 +393,7 @@ export const sftSchema = z.strictObject({
   completion_only_loss: key(
     z.boolean().nullable().default(null),
     'true, false or null',
-    'Loss on the completion only; null: where rows have `prompt` and `completion`.',
+    'Loss on the completion only, in rows that have `prompt` and `completion`; null is true.',
   ),
   dataset_text_field: key(
     z.string().min(1).default('text'),
@@ -417,10 +418,10 @@ export const dpoSchema = z.strictObject({
   ),
   loss_type: key(
     z
-      .union([z.enum(dpoLossTypes), z.tuple([z.enum(dpoLossTypes)])])
+      .union([z.enum(preferenceLossNames), z.tuple([z.enum(preferenceLossNames)])])
       .default('sigmoid')
       .transform((type) => (typeof type === 'string' ? type : type[0])),
-    `one of ${dpoLossTypes.join(', ')}`,
+    `one of ${preferenceLossNames.join(', ')}`,
     'The preference loss; docs/ddpo.md has the formulas.',
   ),
   label_smoothing: key(
@@ -443,12 +444,12 @@ export const dpoSchema = z.strictObject({
     'a whole number of at least 1, or null',
     'Where prompt and longer answer exceed `max_length`: the prompt keeps its last so many tokens. null: as TRL today, pairs are cut to their first `max_length`.',
   ),
-  score_assistant_header: key(
+  score_header: key(
     z.boolean().default(false),
     'true or false',
     'Score the header of the answer with it, as the handbook did in 2023. westwind only.',
   ),
-  extra_eos: key(
+  second_eos: key(
     z.boolean().default(false),
     'true or false',
     'A second EOS after each answer, as TRL put there in 2023. westwind only.',

@@ -21,7 +21,7 @@ export function sftConfig(keys: SftKeys, notes: string[], fail: Fail): SftConfig
       keys.eos_between ??
       (packing === 'wrapped' && keys.dataset_kwargs?.append_concat_token === true),
     assistantOnlyLoss: keys.assistant_only_loss,
-    completionOnlyLoss: keys.completion_only_loss,
+    completionOnlyLoss: keys.completion_only_loss ?? true,
     datasetTextField: keys.dataset_text_field,
   }
 }
@@ -50,8 +50,8 @@ export function dpoConfig(keys: DpoKeys, notes: string[], fail: Fail): DpoConfig
     discopopTau: keys.discopop_tau,
     rpoAlpha: keys.rpo_alpha === 0 ? null : keys.rpo_alpha,
     maxPromptLength,
-    scoreAssistantHeader: keys.score_assistant_header,
-    extraEos: keys.extra_eos,
+    scoreHeader: keys.score_header,
+    secondEos: keys.second_eos,
     precomputeRefBatchSize: keys.precompute_ref_batch_size,
     prefixSharing: keys.prefix_sharing,
   }
@@ -94,7 +94,7 @@ function training(keys: SharedKeys, notes: string[], fail: Fail): TrainingConfig
     data,
     maxLength: keys.max_length,
     addBos: keys.add_bos ?? keys.dataset_kwargs?.add_special_tokens ?? false,
-    autoInsertEmptySystemMsg: keys.auto_insert_empty_system_msg,
+    insertEmptySystem: keys.auto_insert_empty_system_msg,
     trainSamplingStrategy: keys.train_sampling_strategy,
     dataloaderDropLast: keys.dataloader_drop_last,
     perDeviceTrainBatchSize: keys.per_device_train_batch_size,
