@@ -306,11 +306,12 @@ async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
 }
 
 /** A tensor as JavaScript numbers. */
-export type TensorValues = Float32Array | Float64Array | Int32Array | BigInt64Array | Uint8Array
+export type TensorValues = Float32Array | Float64Array | Int32Array | Uint8Array
 
 /**
- * Reads one tensor to the JavaScript heap: F32, BF16 and F16 as Float32Array (exact), F64, I32,
- * I64, U8 and BOOL as the array of that type. For small files; weights go to the device directly.
+ * Reads one tensor to the JavaScript heap: F32, BF16 and F16 as Float32Array (exact), I64 as
+ * Float64Array (exact up to 2^53), F64, I32, U8 and BOOL as the array of that type. For small files;
+ * weights go to the device directly.
  */
 export async function readTensor(file: string, entry: TensorEntry): Promise<TensorValues> {
   const handle = await open(file, 'r')
@@ -325,7 +326,7 @@ export async function readTensor(file: string, entry: TensorEntry): Promise<Tens
       case 'I32':
         return new Int32Array(copy)
       case 'I64':
-        return new BigInt64Array(copy)
+        return Float64Array.from(new BigInt64Array(copy), Number)
       case 'U8':
       case 'BOOL':
         return new Uint8Array(copy)
