@@ -73,7 +73,12 @@ function section(title: string, content: string, items: number): string {
 }
 
 function table({ caption, headers, rows }: ReportTable): string {
-  const head = headers.map((h) => `<th scope="col">${escapeHtml(h)}</th>`).join('')
+  const head = headers
+    .map((header, i) => {
+      const numeric = rows.length > 0 && rows.every((row) => typeof row[i] === 'number')
+      return `<th scope="col"${numeric ? ' class="number"' : ''}>${escapeHtml(header)}</th>`
+    })
+    .join('')
   const body = rows.map((row) => `<tr>${row.map(cell).join('')}</tr>`).join('\n')
   return `<div class="scroll"><table>
 <caption>${escapeHtml(caption)}</caption>
@@ -117,7 +122,7 @@ figure{margin:0;padding:8px;border:1px solid var(--line);border-radius:8px}svg{d
 .scroll{overflow-x:auto;margin-bottom:20px}table{border-collapse:collapse;min-width:320px}
 caption{text-align:left;padding-bottom:6px;color:var(--dim)}
 th,td{padding:5px 14px 5px 0;text-align:left;border-bottom:1px solid var(--line)}
-.number{text-align:right;font-variant-numeric:tabular-nums}
+td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 article{margin-bottom:20px;border:1px solid var(--line);border-radius:8px;overflow:hidden}
 pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.45 ui-monospace,monospace}
 .prompt{padding:10px 14px;background:var(--soft)}

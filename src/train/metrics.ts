@@ -1,5 +1,6 @@
 import { type FileHandle, open, readFile, rename, writeFile } from 'node:fs/promises'
 import { WestwindError } from '../errors.js'
+import { isRecord } from '../json.js'
 
 /** One line of `metrics.jsonl`: values under TRL's names, always with the optimizer step they belong to. */
 export interface MetricsRecord {
@@ -150,14 +151,12 @@ export async function readMetrics(path: string): Promise<MetricsRecord[]> {
 function parseRecord(line: string): MetricsRecord | undefined {
   try {
     const value: unknown = JSON.parse(line)
-    return isRecord(value) ? value : undefined
+    return isMetricsRecord(value) ? value : undefined
   } catch {
-    return undefined
+    return undefined // readMetrics names file and line
   }
 }
 
-function isRecord(value: unknown): value is MetricsRecord {
-  return (
-    typeof value === 'object' && value !== null && 'step' in value && Number.isInteger(value.step)
-  )
+function isMetricsRecord(value: unknown): value is MetricsRecord {
+  return isRecord(value) && Number.isInteger(value.step)
 }

@@ -35,8 +35,8 @@ export interface PreferenceLossConfig {
   labelSmoothing?: number
   /** Temperature of the blend in `discopop`. Default 0.05. */
   discopopTau?: number
-  /** Weight of an added SFT term: mean token NLL of the batch's chosen completions. Default 0. */
-  rpoAlpha?: number
+  /** Weight of an added SFT term: mean token NLL of the batch's chosen completions. Default none. */
+  rpoAlpha?: number | null
 }
 
 /** One micro-batch of B pairs. Log-probs are sums over completion tokens; lengths count completion tokens. */

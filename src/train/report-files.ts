@@ -1,6 +1,7 @@
-import { readFile, rename, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { WestwindError } from '../errors.js'
+import { readJsonObject } from '../json.js'
 import type { MetricsRecord } from './metrics.js'
 
 export type Results = Record<string, number | string>
@@ -65,29 +66,9 @@ export function trainerStateJson(state: TrainerState): string {
   })
 }
 
+/** A damaged file is named, not overwritten. */
 async function readResults(path: string): Promise<Record<string, unknown>> {
-  let text: string
-  try {
-    text = await readFile(path, 'utf8')
-  } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return {}
-    throw cause
-  }
-  try {
-    const value: unknown = JSON.parse(text)
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value }
-  } catch (cause) {
-    throw notResults(path, cause)
-  }
-  throw notResults(path)
-}
-
-function notResults(path: string, cause?: unknown): WestwindError {
-  return new WestwindError(
-    'ERR_DATA',
-    `${path}: expected a JSON object, to merge results into; remove the file to start anew`,
-    { cause },
-  )
+  return existsSync(path) ? readJsonObject(path, 'ERR_DATA') : {}
 }
 
 /** Aside, then renamed: a reader never sees half a file. */

@@ -116,7 +116,9 @@ function ticks(data: readonly number[]): Ticks {
   const last = Math.ceil(max / step)
   const values = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step)
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9))
-  const text = (value: number) =>
-    Math.abs(value) >= 1e5 || digits > 5 ? value.toExponential(1) : value.toFixed(digits)
+  const text = (value: number) => {
+    if (Math.abs(value) < 1e5 && digits <= 5) return value.toFixed(digits)
+    return value === 0 ? '0' : value.toExponential(1)
+  }
   return { low: first * step, high: last * step, values, text }
 }

@@ -142,6 +142,23 @@ describe('lineChart', () => {
     expect(svg).toContain('M64.0 66.0M620.0 312.0') // (0, 1) top left, (10, 0.5) bottom right, broken at NaN
   })
 
+  it('labels small values with exponents, and zero as 0', () => {
+    const svg = lineChart({
+      ...chart,
+      series: [
+        {
+          name: 'lr',
+          points: [
+            [0, 5e-7],
+            [10, 0],
+          ],
+        },
+      ],
+    })
+    expect(svg).toContain('>5.0e-7<')
+    expect(svg).not.toContain('0.0e')
+  })
+
   it('escapes every label', () => {
     const svg = lineChart(chart)
     expect(svg).toContain('Loss &lt;1&gt;')
