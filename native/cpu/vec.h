@@ -64,6 +64,45 @@ inline void store_tail(T* p, vf v, int n) {
   for (int i = 0; i < n; ++i) store(p + i, static_cast<float>(v[i]));
 }
 
+// Lane counts as types, so that the full case compiles without its tail code.
+struct AllLanes {
+  constexpr operator int() const { return kLanes; }
+};
+struct SomeLanes {
+  int n;
+  operator int() const { return n; }
+};
+
+// body(i, lanes) over [0, n) in steps of kLanes; `lanes` is AllLanes except, at the end, SomeLanes.
+template <class Body>
+inline void for_lanes(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, AllLanes{});
+  if (i < n) body(i, SomeLanes{static_cast<int>(n - i)});
+}
+template <class T>
+inline vf load(const T* p, AllLanes) {
+  return load(p);
+}
+template <class T>
+inline vf load(const T* p, SomeLanes lanes) {
+  return load_tail(p, lanes.n);
+}
+template <class T>
+inline void store(T* p, vf v, AllLanes) {
+  store(p, v);
+}
+template <class T>
+inline void store(T* p, vf v, SomeLanes lanes) {
+  store_tail(p, v, lanes.n);
+}
+
+inline vf sqrt(vf v) {
+  vf out;
+  for (int i = 0; i < kLanes; ++i) out[i] = __builtin_sqrtf(v[i]);
+  return out;
+}
+
 inline float sum(vf v) {  // a fixed tree: halves onto halves
   for (int half = kLanes / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) v[i] += v[i + half];

@@ -24,8 +24,9 @@ struct OptimizerTensor {
 struct OptimizerParams {
   const OptimizerTensor* tensors;
   int32_t count;
-  float lr, beta1, beta2, eps;  // rmsprop: beta2 is α
-  float bias1, bias2;           // adamw
+  // Double: 1 − β2 and lr / bias1 are formed before they are rounded to f32, as torch does.
+  double lr, beta1, beta2, eps;  // rmsprop: beta2 is α
+  double bias1, bias2;           // adamw
   float grad_scale;
 };
 
