@@ -1,4 +1,5 @@
-import { type FileHandle, open, readFile, rename, writeFile } from 'node:fs/promises'
+import { type FileHandle, open, readFile } from 'node:fs/promises'
+import { atomicFile } from '../checkpoint/atomic.js'
 import { WestwindError } from '../errors.js'
 import { isRecord } from '../json.js'
 
@@ -106,9 +107,7 @@ export class MetricsWriter {
     const { resumeStep } = options
     const kept =
       resumeStep === undefined ? [] : (await readMetrics(path)).filter((r) => r.step <= resumeStep)
-    const aside = `${path}.tmp` // renamed over the old file: a crash here loses no line
-    await writeFile(aside, kept.map((record) => `${JSON.stringify(record)}\n`).join(''))
-    await rename(aside, path)
+    await atomicFile(path, kept.map((record) => `${JSON.stringify(record)}\n`).join(''))
     return new MetricsWriter(await open(path, 'a'))
   }
 

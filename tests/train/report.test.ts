@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { htmlReport } from '../../src/train/html-report.js'
 import { modelCard } from '../../src/train/model-card.js'
-import { saveResults, speedResults, trainerStateJson } from '../../src/train/report-files.js'
+import { saveResults, speedResults } from '../../src/train/report-files.js'
 import { lineChart } from '../../src/train/svg-chart.js'
 
 describe('saveResults', () => {
@@ -43,29 +43,6 @@ describe('saveResults', () => {
       train_samples_per_second: 32.016,
       train_steps_per_second: 3.202,
     })
-  })
-})
-
-describe('trainerStateJson', () => {
-  it('has the fields that transformers reads on resume', () => {
-    const state = JSON.parse(
-      trainerStateJson({
-        global_step: 3,
-        max_steps: 10,
-        epoch: 0.3,
-        num_train_epochs: 1,
-        train_batch_size: 2,
-        logging_steps: 1,
-        eval_steps: 5,
-        save_steps: 5,
-        num_input_tokens_seen: 77,
-        total_flos: 0,
-        log_history: [{ step: 1, loss: 2 }],
-        westwind: { dataPosition: 6 },
-      }),
-    )
-    expect(state).toMatchObject({ global_step: 3, is_world_process_zero: true, best_metric: null })
-    expect(state.westwind).toEqual({ dataPosition: 6 })
   })
 })
 
