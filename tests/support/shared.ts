@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const checkout = join(dirname(fileURLToPath(import.meta.url)), '../..')
-const root = process.env['WESTWIND_SHARED'] ?? resolve(checkout, '../shared')
+const root = process.env.WESTWIND_SHARED ?? resolve(checkout, '../shared')
 
 /** Path of a file of the optional reference data, or undefined where it is not on this machine. */
 export function sharedPath(...parts: string[]): string | undefined {

@@ -1,0 +1,163 @@
+#include "device_wrap.h"
+
+#include "cpu_backend.h"
+#include "tensor_wrap.h"
+
+namespace westwind {
+namespace {
+
+// What travels from the stream thread to the JavaScript thread.
+struct Settlement {
+  Napi::Promise::Deferred deferred;
+  std::unique_ptr<char[]> bytes;
+  int64_t size;
+  std::string error;
+  Napi::ObjectReference keep;  // the device object, alive until the promise is settled
+  std::function<void(Napi::Env)> finished;
+};
+
+void settle(Napi::Env env, Napi::Function, Settlement* raw) {
+  const std::unique_ptr<Settlement> settlement(raw);
+  if (env == nullptr) return;
+  const Napi::HandleScope scope(env);
+  settlement->finished(env);
+  if (!settlement->error.empty()) {
+    settlement->deferred.Reject(Napi::Error::New(env, settlement->error).Value());
+  } else if (settlement->bytes) {
+    auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(settlement->size));
+    memcpy(buffer.Data(), settlement->bytes.get(), static_cast<size_t>(settlement->size));
+    settlement->deferred.Resolve(buffer);
+  } else {
+    settlement->deferred.Resolve(env.Undefined());
+  }
+}
+
+Isa find_isa(Napi::Env env, const std::string& name) {
+  std::string choices;
+  Isa best = Isa::kPortable;
+  for (const Isa isa : kIsas) {
+    if (!available(isa)) continue;
+    best = isa;
+    choices += std::string(choices.empty() ? "" : ", ") + name_of(isa);
+    if (name == name_of(isa)) return isa;
+  }
+  if (!name.empty()) {
+    throw Napi::Error::New(env, "instruction set '" + name + "' is not available here; there are: " + choices);
+  }
+  return best;
+}
+
+}  // namespace
+
+DeviceWrap::DeviceWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeviceWrap>(info) {
+  const Napi::Env env = info.Env();
+  const std::string kind = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
+  if (kind != "cpu") throw Napi::Error::New(env, "no such device: '" + kind + "'");
+  const std::string isa = info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "";
+  const double threads = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : default_threads();
+  if (!(threads >= 1 && threads <= 4096)) throw Napi::Error::New(env, "threads must be 1 to 4096");
+  const Isa chosen = find_isa(env, isa);
+  device = std::make_shared<Device>(make_cpu_backend(chosen, static_cast<int>(threads)));
+  settle_ = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "westwind", 0, 1);
+  settle_.Unref(env);
+  Napi::Object self = info.This().As<Napi::Object>();
+  self.TypeTag(&kDeviceTag);
+  self.Set("isa", name_of(chosen));
+  self.Set("threads", threads);
+  self.Set("capacity", static_cast<double>(device->backend->capacity()));
+}
+
+DeviceWrap::~DeviceWrap() {
+  if (device) settle_.Release();
+}
+
+Napi::Value DeviceWrap::wait(Napi::Env env, DeviceWrap& device, const JobLabel& label, int64_t bytes,
+                             std::function<Status(Backend&, void*)> work) {
+  auto deferred = Napi::Promise::Deferred::New(env);
+  const Napi::Promise promise = deferred.Promise();
+  auto* settlement = new Settlement{deferred, nullptr, bytes, {}, Napi::Persistent(device.Value()), nullptr};
+  if (bytes >= 0) settlement->bytes = std::make_unique<char[]>(static_cast<size_t>(bytes));
+  DeviceWrap* self = &device;
+  settlement->finished = [self](Napi::Env after) {
+    if (--self->waiting_ == 0) self->settle_.Unref(after);
+  };
+  if (device.waiting_++ == 0) device.settle_.Ref(env);
+  Napi::ThreadSafeFunction function = device.settle_;
+  function.Acquire();  // so that dispose() does not close it under a promise that still waits
+  device.device->stream.enqueue_wait(
+      label,
+      [settlement, work = std::move(work)](Backend& backend) {
+        return work ? work(backend, settlement->bytes.get()) : Status{};
+      },
+      [settlement, function](const std::string& error) {
+        settlement->error = error;
+        // Fails only when the environment is going away; then nobody waits, and handles must not be touched from here.
+        function.NonBlockingCall(settlement, settle);
+        function.Release();
+      });
+  return promise;
+}
+
+Napi::Value DeviceWrap::Empty(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!device) throw Napi::Error::New(env, "the device is disposed");
+  const int64_t dtype = info[0].As<Napi::Number>().Int64Value();
+  const double numel = info[1].As<Napi::Number>().DoubleValue();
+  const int64_t tag = info[2].As<Napi::Number>().Int64Value();
+  if (dtype < 0 || dtype > 2 || tag < 0 || tag >= kTags || !(numel >= 0 && numel <= 1e14)) {
+    throw Napi::TypeError::New(env, "empty(dtype, numel, tag): out of range");
+  }
+  const DType type = static_cast<DType>(dtype);
+  const int64_t count = static_cast<int64_t>(numel);
+  auto storage = Storage::create(device, count * size_of(type), static_cast<Tag>(tag));
+  if (!storage) {
+    throw Napi::RangeError::New(env, device->allocator.out_of_memory(count * size_of(type), static_cast<Tag>(tag)));
+  }
+  return TensorWrap::create(env, this, std::move(storage), 0, count, type);
+}
+
+Napi::Value DeviceWrap::Synchronize(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  return wait(info.Env(), *this, {"synchronize"}, -1, nullptr);
+}
+
+Napi::Value DeviceWrap::Stats(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!device) throw Napi::Error::New(env, "the device is disposed");
+  const MemoryStats& stats = device->allocator.stats();
+  auto out = Napi::Object::New(env), live = Napi::Object::New(env), peak = Napi::Object::New(env);
+  for (int i = 0; i < kTags; ++i) {
+    live.Set(name_of(static_cast<Tag>(i)), static_cast<double>(stats.live[i]));
+    peak.Set(name_of(static_cast<Tag>(i)), static_cast<double>(stats.peak[i]));
+  }
+  out.Set("live", live);
+  out.Set("peak", peak);
+  out.Set("liveBytes", static_cast<double>(stats.live_bytes));
+  out.Set("peakBytes", static_cast<double>(stats.peak_bytes));
+  out.Set("reservedBytes", static_cast<double>(stats.reserved_bytes));
+  out.Set("liveTensors", static_cast<double>(stats.live_blocks));
+  out.Set("deviceAllocations", static_cast<double>(stats.device_allocations));
+  out.Set("forgottenTensors", static_cast<double>(device->forgotten));
+  return out;
+}
+
+void DeviceWrap::ResetPeak(const Napi::CallbackInfo&) {
+  if (device) device->allocator.reset_peak();
+}
+
+void DeviceWrap::Dispose(const Napi::CallbackInfo&) {
+  if (!device) return;
+  device.reset();  // tensors that are still alive keep the memory until they go
+  settle_.Release();
+}
+
+Napi::Function define_device(Napi::Env env) {
+  return DeviceWrap::DefineClass(env, "Device",
+                                 {DeviceWrap::InstanceMethod<&DeviceWrap::Empty>("empty"),
+                                  DeviceWrap::InstanceMethod<&DeviceWrap::Synchronize>("synchronize"),
+                                  DeviceWrap::InstanceMethod<&DeviceWrap::Stats>("stats"),
+                                  DeviceWrap::InstanceMethod<&DeviceWrap::ResetPeak>("resetPeak"),
+                                  DeviceWrap::InstanceMethod<&DeviceWrap::Dispose>("dispose")});
+}
+
+}  // namespace westwind

@@ -1,0 +1,39 @@
+// A device of one JavaScript environment: backend, allocator, stream; and the storage that its tensors share.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "allocator.h"
+#include "stream.h"
+
+namespace westwind {
+
+class Device {
+ public:
+  explicit Device(std::unique_ptr<Backend> made)
+      : backend(std::move(made)), allocator(*backend), stream(*backend) {}
+
+  const std::unique_ptr<Backend> backend;
+  Allocator allocator;
+  Stream stream;  // last: its thread ends before the memory goes
+  int64_t forgotten = 0;  // tensors that the garbage collector had to dispose
+};
+
+// Device memory, given back when the last tensor over it is disposed.
+class Storage {
+ public:
+  // Null when the device is out of memory.
+  static std::shared_ptr<Storage> create(const std::shared_ptr<Device>& device, int64_t bytes, Tag tag);
+  ~Storage();
+
+  const std::shared_ptr<Device> device;
+  char* data() const { return data_; }
+
+ private:
+  Storage(std::shared_ptr<Device> owner, Block* block, char* data)
+      : device(std::move(owner)), block_(block), data_(data) {}
+  Block* const block_;
+  char* const data_;
+};
+
+}  // namespace westwind

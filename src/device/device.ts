@@ -1,0 +1,156 @@
+import { WestwindError } from '../errors.js'
+import { native } from '../native/addon.js'
+import {
+  type DeviceHandle,
+  type DeviceStats,
+  type MemoryTag,
+  memoryTags,
+  type TensorHandle,
+} from '../native/addon-types.js'
+import { type DType, dtypeBytes, dtypeCode } from '../tensor/dtype.js'
+
+/**
+ * A place that holds tensors and runs ops on them, in order, on a stream of its own (a thread on the
+ * CPU). Ops return at once; {@link Device.synchronize} and `tensor.read()` wait. An error inside
+ * enqueued work is kept and thrown by the next wait, naming the op and its sizes.
+ */
+export class Device {
+  /** 'cpu'. */
+  readonly name: string
+  /** The instruction set in use on a CPU: portable, avx2 or avx512. */
+  readonly isa: string
+  /** Threads that compute. */
+  readonly threads: number
+  /** Bytes the device has in all. */
+  readonly capacity: number
+  #handle: DeviceHandle | undefined
+
+  /** @internal Use {@link device} or {@link openCpu}. */
+  constructor(name: string, handle: DeviceHandle) {
+    this.name = name
+    this.isa = handle.isa
+    this.threads = handle.threads
+    this.capacity = handle.capacity
+    this.#handle = handle
+  }
+
+  /** @internal */
+  allocate(dtype: DType, numel: number, tag: MemoryTag): TensorHandle {
+    const handle = this.#alive()
+    try {
+      return handle.empty(dtypeCode[dtype], numel, memoryTags.indexOf(tag))
+    } catch (cause) {
+      throw new WestwindError(
+        'ERR_OUT_OF_MEMORY',
+        `${this.name}: ${numel} elements of ${dtype} (${numel * dtypeBytes[dtype]} bytes): ` +
+          `${reason(cause)}. Use a smaller batch or max_length, gradient_checkpointing, or a smaller model.`,
+        { cause },
+      )
+    }
+  }
+
+  /** Waits until everything enqueued so far is done; throws the first error it met. */
+  async synchronize(): Promise<void> {
+    await asDeviceError(this.name, this.#alive().synchronize())
+  }
+
+  /** Memory, live and at its peak, by tag; in bytes. */
+  stats(): DeviceStats {
+    return this.#alive().stats()
+  }
+
+  /** Starts a new peak from what is live now. */
+  resetPeak(): void {
+    this.#alive().resetPeak()
+  }
+
+  /** Ends the stream; tensors that are still alive keep their memory. A second call does nothing. */
+  dispose(): void {
+    this.#handle?.dispose()
+    this.#handle = undefined
+    if (open.get(this.name) === this) open.delete(this.name)
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  toString(): string {
+    return this.name
+  }
+
+  #alive(): DeviceHandle {
+    if (!this.#handle) throw new WestwindError('ERR_DISPOSED', `device ${this.name} is disposed`)
+    return this.#handle
+  }
+}
+
+const open = new Map<string, Device>()
+
+function reason(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause)
+}
+
+/** @internal Turns a native rejection into a WestwindError. */
+export async function asDeviceError<T>(name: string, promise: Promise<T>): Promise<T> {
+  try {
+    return await promise
+  } catch (cause) {
+    throw new WestwindError('ERR_DEVICE', `${name}: ${reason(cause)}`, { cause })
+  }
+}
+
+/**
+ * The device of that name, opened on first use and shared afterwards.
+ *
+ * @param name 'cpu', 'cuda', 'cuda:N', or 'auto' (CUDA if there is one, else the CPU)
+ * @throws ERR_DEVICE when the device is not there; there is no silent fallback
+ */
+export function device(name = 'auto'): Device {
+  if (typeof name !== 'string' || !/^(auto|cpu|cuda(:\d+)?)$/.test(name)) {
+    throw new WestwindError(
+      'ERR_INVALID_ARG',
+      `device must be auto, cpu, cuda or cuda:N, got '${name}'`,
+    )
+  }
+  if (name.startsWith('cuda')) {
+    throw new WestwindError(
+      'ERR_DEVICE',
+      `device ${name}: this version of westwind has no CUDA backend. Use --device cpu.`,
+    )
+  }
+  const existing = open.get('cpu')
+  if (existing) return existing
+  const made = openCpu()
+  open.set('cpu', made)
+  return made
+}
+
+/**
+ * A CPU device of its own: a second stream, or a forced instruction set or thread count.
+ * Defaults come from `WESTWIND_ISA` (portable, avx2, avx512) and `WESTWIND_THREADS`.
+ *
+ * @throws ERR_DEVICE when the instruction set is not available on this machine
+ */
+export function openCpu(options: { isa?: string; threads?: number } = {}): Device {
+  const isa = options.isa ?? process.env.WESTWIND_ISA
+  const fromEnv = process.env.WESTWIND_THREADS
+  const threads = options.threads ?? (fromEnv ? Number(fromEnv) : undefined)
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 4096)) {
+    throw new WestwindError(
+      'ERR_INVALID_ARG',
+      `threads (WESTWIND_THREADS) must be an integer from 1 to 4096, got ${options.threads ?? fromEnv}`,
+    )
+  }
+  const addon = native()
+  try {
+    return new Device('cpu', new addon.Device('cpu', isa, threads))
+  } catch (cause) {
+    throw new WestwindError('ERR_DEVICE', `device cpu: ${reason(cause)}`, { cause })
+  }
+}
+
+/** The instruction sets that this machine can run, the best one last. */
+export function cpuIsas(): string[] {
+  return [...native().isas]
+}

@@ -1,0 +1,12 @@
+/** The ops: each checks its arguments, allocates its outputs, enqueues, and returns at once. */
+export * from './attention.js'
+export * from './decode.js'
+export * from './elementwise.js'
+export * from './embedding.js'
+export * from './gemm.js'
+export * from './linear-logps.js'
+export * from './optimizer.js'
+export * from './rms-norm.js'
+export * from './rope.js'
+export * from './swiglu.js'
+export * from './token-logps.js'

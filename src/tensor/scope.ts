@@ -1,0 +1,84 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { WestwindError } from '../errors.js'
+import type { Tensor } from './tensor.js'
+
+const stacks = new AsyncLocalStorage<Scope[]>()
+const mainStack: Scope[] = []
+
+function stack(): Scope[] {
+  return stacks.getStore() ?? mainStack
+}
+
+/** Tensors made while it is open, disposed together when it closes. */
+export class Scope {
+  readonly #tensors = new Set<Tensor>()
+  #closed = false
+
+  /** @internal */
+  add(tensor: Tensor): void {
+    this.#tensors.add(tensor)
+  }
+
+  /** @internal */
+  remove(tensor: Tensor): void {
+    this.#tensors.delete(tensor)
+  }
+
+  /** Disposes everything made in the scope and not kept. A second call does nothing. */
+  dispose(): void {
+    if (this.#closed) return
+    const open = stack()
+    const at = open.lastIndexOf(this)
+    if (at < 0) {
+      throw new WestwindError(
+        'ERR_INVALID_ARG',
+        'a scope must be closed in the task that opened it',
+      )
+    }
+    for (const inner of open.splice(at).reverse()) inner.#close()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  #close(): void {
+    this.#closed = true
+    for (const tensor of [...this.#tensors]) tensor.dispose()
+    this.#tensors.clear()
+  }
+}
+
+/**
+ * `using _ = scope()`: every tensor made from here to the end of the block is disposed there, except
+ * those given to {@link keep}. Scopes nest.
+ */
+export function scope(): Scope {
+  const opened = new Scope()
+  stack().push(opened)
+  return opened
+}
+
+/** Takes a tensor out of the scope it was made in: its owner disposes it. */
+export function keep<T extends Tensor>(tensor: T): T {
+  unregister(tensor)
+  return tensor
+}
+
+/**
+ * Runs an asynchronous task with scopes of its own, so that tasks that interleave (two generations,
+ * say) never dispose each other's tensors.
+ */
+export function isolated<T>(task: () => Promise<T>): Promise<T> {
+  return stacks.run([], task)
+}
+
+/** @internal Called for each new tensor. */
+export function register(tensor: Tensor): void {
+  stack().at(-1)?.add(tensor)
+}
+
+/** @internal Called when a tensor is disposed by its owner. */
+export function unregister(tensor: Tensor): void {
+  for (const open of stack()) open.remove(tensor)
+}
