@@ -1,5 +1,6 @@
 import { WestwindError } from '../errors.js'
-import type { PairExample, SftExample } from './example.js'
+import type { PairExample } from './encode-pair.js'
+import type { SftExample } from './encode-sft.js'
 
 /**
  * One packed row of `T` tokens without padding, cut into `S` segments: everything the model needs to know of a batch.

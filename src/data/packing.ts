@@ -1,5 +1,5 @@
 import { WestwindError } from '../errors.js'
-import type { SftExample } from './example.js'
+import type { SftExample } from './encode-sft.js'
 
 /** Examples a best-fit pass sees at a time: TRL packs inside `datasets.map`, whose batches are 1000 rows. */
 const chunkSize = 1000

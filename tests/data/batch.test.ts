@@ -6,7 +6,8 @@ import {
   type SegmentBatch,
   sftBatch,
 } from '../../src/data/batch.js'
-import type { PairExample, SftExample } from '../../src/data/example.js'
+import type { PairExample } from '../../src/data/encode-pair.js'
+import type { SftExample } from '../../src/data/encode-sft.js'
 import { permutation } from '../../src/data/order.js'
 
 /** What each prediction of a batch sees: position and id of the tokens visible to it, then what it has to say. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import type { SftExample } from '../../src/data/example.js'
+import type { SftExample } from '../../src/data/encode-sft.js'
 import { packBfd, packWrapped } from '../../src/data/packing.js'
 
 const golden = new URL('../fixtures/golden/trl_sft/', import.meta.url)
