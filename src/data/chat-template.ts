@@ -166,7 +166,6 @@ function contentSpans(
   close: string,
   plain: string,
 ): TextSpan[] | undefined {
-  const count = messages.filter(isAssistant).length
   for (const trimmed of [false, true]) {
     const mark = (content: string) => {
       const body = trimmed ? content.trim() : content
@@ -178,7 +177,7 @@ function contentSpans(
     )
     try {
       const spans = cutSentinels(render(marked), open, close, plain)
-      if (spans !== undefined && spans.length >= count) return spans
+      if (spans !== undefined) return spans
     } catch (error) {
       if (!(error instanceof WestwindError)) throw error // a template that chokes on the marks: next way
     }

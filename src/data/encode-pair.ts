@@ -1,6 +1,11 @@
 import type { ChatTemplate } from './chat-template.js'
 import type { Message } from './conversation.js'
-import { type Dropped, type EncodeOptions, encodeContinuations, requireEncoder } from './encode.js'
+import {
+  type Dropped,
+  type EncodeOptions,
+  encodeContinuations,
+  requireEncoder,
+} from './encode-shared.js'
 import type { PairSource } from './rows.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 

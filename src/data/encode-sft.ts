@@ -13,7 +13,7 @@ import {
   requireTemplate,
   withEos,
   withSystem,
-} from './encode.js'
+} from './encode-shared.js'
 import type { SftSource } from './rows.js'
 import type { Tokenizer } from './tokenizer/tokenizer.js'
 

@@ -4,9 +4,7 @@ import {
   encodeConversation,
   zephyrTemplate,
 } from '../../src/data/chat-template.js'
-import { encodePair } from '../../src/data/encode-pair.js'
-import { encodeSft } from '../../src/data/encode-sft.js'
-import { pairSource, sftSource } from '../../src/data/rows.js'
+import { encodePair, encodeSft, pairSource, sftSource } from '../../src/data/encode.js'
 import { loadTokenizer } from '../../src/data/tokenizer/tokenizer.js'
 import { fixturePath, jsonLines, readJson } from '../support/fixtures.js'
 import { sharedPath } from '../support/shared.js'

@@ -1,9 +1,15 @@
+import { Tokenizer as HubTokenizer } from '@huggingface/tokenizers'
 import { describe, expect, it } from 'vitest'
 import { loadTokenizer } from '../../src/data/tokenizer/tokenizer.js'
-import { jsonLines } from '../support/fixtures.js'
+import { jsonLines, readJson } from '../support/fixtures.js'
 import { sharedPath } from '../support/shared.js'
 
 const mistralDir = sharedPath('tokenizer')
+const dialogues = sharedPath('data/ultrachat_like/test_sft.jsonl')
+
+interface Dialogue {
+  messages: { content: string }[]
+}
 
 interface TextCase {
   kind: string
@@ -37,6 +43,23 @@ describe.skipIf(mistralDir === undefined)('the Mistral tokenizer (reference data
       expect(tokenizer.decode(c.ids, { skipSpecialTokens: true })).toBe(c.decoded_skip_special)
     }
   })
+
+  it.skipIf(dialogues === undefined)(
+    'gives the same ids as the library on real dialogues, special tokens in between',
+    () => {
+      const hub = new HubTokenizer(
+        readJson<object>(`${mistralDir}/tokenizer.json`),
+        readJson<object>(`${mistralDir}/tokenizer_config.json`),
+      )
+      const rows = jsonLines<Dialogue>(dialogues ?? '').filter((_, i) => i % 20 === 0)
+      expect(rows.length).toBeGreaterThan(50)
+      for (const { messages } of rows) {
+        // The library needs a second for 30,000 tokens
+        const text = messages.map(({ content }) => content.slice(0, 2000)).join('</s>\n')
+        expect(tokenizer.encode(text)).toEqual(hub.encode(text, { add_special_tokens: false }).ids)
+      }
+    },
+  )
 
   it('knows its special tokens', () => {
     expect(tokenizer).toMatchObject({ vocabSize: 32000, bosId: 1, eosId: 2, padId: 2 })

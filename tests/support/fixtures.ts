@@ -19,3 +19,7 @@ export function jsonLines<T>(file: string): T[] {
 export function readJson<T>(file: string): T {
   return JSON.parse(readFileSync(file, 'utf8'))
 }
+
+export function readText(file: string): string {
+  return readFileSync(file, 'utf8')
+}

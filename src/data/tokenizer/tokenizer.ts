@@ -75,7 +75,7 @@ export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
   for (const [token, id] of ids) names[id] = token
 
   const encoder = createEncoder(json, hub)
-  const affix = specialAffix(hub, ids)
+  const affix = orTokenizerError(() => specialAffix(hub, ids))
   const { bosToken, eosToken, padToken, chatTemplate } = config
   const bosId = namedId('bos_token', bosToken, ids)
   const eosId = namedId('eos_token', eosToken, ids)
@@ -97,7 +97,7 @@ export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
     return { ids: Int32Array.from([...before, ...tokens, ...after]), mask }
   }
 
-  return {
+  const made: Tokenizer = {
     vocabSize: names.length,
     ...(bosId !== undefined && { bosId, bosToken }),
     ...(eosId !== undefined && { eosId, eosToken }),
@@ -123,29 +123,44 @@ export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
     idToToken: (id) => names[id],
     specialTokenAt: (text, position) => specials.find((token) => text.startsWith(token, position)),
   }
+  orTokenizerError(() => made.decode(made.encode('A trial of every part.'))) // wrong parts fail here, not in a run
+  return made
 }
 
 /** The library's normaliser, pre-tokenizer, post-processor and decoder; its BPE model stays without rules. */
 function hubTokenizer(json: TokenizerJson, config: TokenizerConfig): HubTokenizer {
   const { vocab, unkToken, byteFallback } = json.model
-  try {
-    return new HubTokenizer(
-      {
-        ...json.parts,
-        added_tokens: json.addedTokens,
-        model: {
-          type: 'BPE',
-          vocab,
-          merges: [],
-          unk_token: unkToken ?? null,
-          byte_fallback: byteFallback,
+  return orTokenizerError(
+    () =>
+      new HubTokenizer(
+        {
+          ...json.parts,
+          added_tokens: json.addedTokens,
+          model: {
+            type: 'BPE',
+            vocab,
+            merges: [],
+            unk_token: unkToken ?? null,
+            byte_fallback: byteFallback,
+          },
         },
-      },
-      { eos_token: config.eosToken ?? null },
-    )
+        { eos_token: config.eosToken ?? null },
+      ),
+  )
+}
+
+/** The library's own complaints (often a bare TypeError from deep inside) as errors about tokenizer.json. */
+function orTokenizerError<T>(run: () => T): T {
+  try {
+    return run()
   } catch (cause) {
+    if (cause instanceof WestwindError) throw cause
     const why = cause instanceof Error ? cause.message : String(cause)
-    throw new WestwindError('ERR_TOKENIZER', `tokenizer.json: ${why}`, { cause })
+    throw new WestwindError(
+      'ERR_TOKENIZER',
+      `tokenizer.json: normalizer, pre_tokenizer, post_processor or decoder is malformed or not supported: ${why}`,
+      { cause },
+    )
   }
 }
 
@@ -268,6 +283,9 @@ function specialAffix(hub: HubTokenizer, ids: ReadonlyMap<string, number>) {
   const marker = '\u0000text'
   const { tokens } = hub.post_processor.post_process([marker], null, true)
   const at = tokens.indexOf(marker)
+  if (at < 0) {
+    throw new WestwindError('ERR_TOKENIZER', 'tokenizer.json: post_processor drops the text itself')
+  }
   const toIds = (names: string[]) =>
     names.map((name) => {
       const id = ids.get(name)
