@@ -311,8 +311,9 @@ void optimizer(const Info& info, const char* name, Status (Backend::*op)(const O
   if (count == 0) return;
   OptimizerParams p{};
   p.count = static_cast<int32_t>(count);
-  double* const scalars[] = {&p.lr, &p.beta1, &p.beta2, &p.eps, &p.bias1, &p.bias2, &p.grad_scale};
-  for (size_t i = 0; i < 7; ++i) *scalars[i] = args.number(6 + i);
+  double* const scalars[] = {&p.lr, &p.beta1, &p.beta2, &p.eps, &p.bias1, &p.bias2};
+  for (size_t i = 0; i < 6; ++i) *scalars[i] = args.number(6 + i);
+  p.grad_scale = static_cast<float>(args.number(12));
   args.device().stream.enqueue({name, {{"tensors", p.count}}}, [op, p, tensors](Backend& backend) mutable {
     p.tensors = tensors->data();
     return (backend.*op)(p);
