@@ -23,7 +23,7 @@ typedef int32_t vi __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t vu __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t vh __attribute__((vector_size(2 * kLanes)));
 
-inline vf splat(float x) { return vf{} + x; }
+inline vf splat(float x) { return x - vf{}; }  // x − 0 is x, also for −0: nothing to compute
 
 inline vf load(const float* p) {
   vf v;
@@ -48,9 +48,9 @@ inline void store(bf16* p, vf v) {
   memcpy(p, &h, sizeof h);
 }
 
-inline vf select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
-inline vf max(vf a, vf b) { return select(a > b, a, b); }
-inline vf min(vf a, vf b) { return select(a < b, a, b); }
+inline vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+inline vf max(vf a, vf b) { return a > b ? a : b; }
+inline vf min(vf a, vf b) { return a < b ? a : b; }
 
 // The first n (< kLanes) floats of p, the rest `fill`.
 template <class T>
