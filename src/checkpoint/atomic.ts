@@ -31,7 +31,7 @@ export async function atomicDirectory(
     await mkdir(tmp)
     await write(tmp)
     await syncTree(tmp)
-    if (await isThere(target)) {
+    if (await exists(target)) {
       await rename(target, old)
       try {
         await rename(tmp, target)
@@ -113,7 +113,7 @@ export async function settle(parent: string, only?: string): Promise<void> {
     if (name === undefined || token === undefined || (only !== undefined && name !== only)) continue
     const path = join(parent, entry)
     const abandoned = Number(pid) === process.pid ? !underWay.has(token) : !isAlive(Number(pid))
-    if (kind === 'old' && !(await isThere(join(parent, name)))) {
+    if (kind === 'old' && !(await exists(join(parent, name)))) {
       if (abandoned || (await ageMs(path)) > replaceMs) await rename(path, join(parent, name))
     } else if (abandoned) {
       await rm(path, { recursive: true, force: true })
@@ -173,7 +173,8 @@ async function sync(path: string): Promise<void> {
   }
 }
 
-async function isThere(path: string): Promise<boolean> {
+/** Whether there is a file or directory of this name. */
+export async function exists(path: string): Promise<boolean> {
   return stat(path).then(
     () => true,
     () => false,

@@ -4,6 +4,7 @@ import { WestwindError } from '../errors.js'
 import { isRecord, readJsonObject, showJson } from '../json.js'
 import { type ModelConfig, parseModelConfig } from '../model/config.js'
 import { headName, type ParameterPart, type ParameterSpec } from '../model/names.js'
+import { exists } from './atomic.js'
 import { openSafetensors, type SafetensorsFile, type TensorEntry } from './safetensors.js'
 
 export const weightsFile = 'model.safetensors'
@@ -162,13 +163,6 @@ async function requireDirectory(dir: string): Promise<void> {
   if (!found?.isDirectory()) {
     throw damaged(dir, found ? 'is a file; a model is a folder' : 'there is no such folder')
   }
-}
-
-export async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  )
 }
 
 /** At most ten names, then a count. */

@@ -2,8 +2,8 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { WestwindError } from '../errors.js'
 import { reason } from '../json.js'
-import { removeDirectory, settle } from './atomic.js'
-import { exists, openCheckpoint, readModelConfig } from './checkpoint.js'
+import { exists, removeDirectory, settle } from './atomic.js'
+import { openCheckpoint, readModelConfig } from './checkpoint.js'
 import { readTrainerState } from './training-state.js'
 
 /** A complete `checkpoint-<step>` of a run. */
