@@ -1,6 +1,7 @@
 import { parse } from 'yaml'
 import { WestwindError } from '../errors.js'
-import { isMapping, type Mapping } from './source.js'
+import { isRecord } from '../json.js'
+import type { Mapping } from './source.js'
 
 /** One `--key=value` of the command line; `path` is the key, cut at its dots. */
 export interface Override {
@@ -80,7 +81,7 @@ export function withValue(values: Mapping, path: readonly string[], value: unkno
 function changed(inner: unknown, path: readonly string[], value: unknown): unknown {
   const [name, ...rest] = path
   if (name === undefined) return value
-  if (!Array.isArray(inner)) return withValue(isMapping(inner) ? inner : {}, path, value)
+  if (!Array.isArray(inner)) return withValue(isRecord(inner) ? inner : {}, path, value)
   if (!/^\d+$/.test(name) || Number(name) >= inner.length) {
     throw new WestwindError(
       'ERR_INVALID_ARG',

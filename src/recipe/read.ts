@@ -1,44 +1,13 @@
 import type { z } from 'zod'
-import { type ErrorCode, WestwindError } from '../errors.js'
+import { isRecord, showJson } from '../json.js'
 import { dpoSchema, sftSchema } from './keys.js'
 import { aliases, refused, withoutEffect } from './known.js'
 import { type Override, parseOverrides, readings, withValue } from './overrides.js'
-import { isMapping, type Mapping, parseYaml, type Source } from './source.js'
+import type { Problems } from './problems.js'
+import { type Mapping, parseYaml, type Source } from './source.js'
 import { suggest } from './suggest.js'
 
 export type RecipeKind = 'sft' | 'dpo'
-
-/** What is wrong with a recipe; all of it is reported at once. */
-export class Problems {
-  readonly #lines: string[] = []
-  #unsupportedOnly = true
-
-  constructor(private readonly where: string) {}
-
-  /** `place` is a line of the file, or the override as the user wrote it. */
-  add(place: number | string | undefined, message: string, code: ErrorCode = 'ERR_CONFIG'): void {
-    const at = typeof place === 'number' ? `${this.where}:${place}` : (place ?? this.where)
-    this.#lines.push(`${at}: ${message}`)
-    if (code !== 'ERR_UNSUPPORTED') this.#unsupportedOnly = false
-  }
-
-  /** Adds a problem and throws. */
-  fail(place: number | string | undefined, message: string): never {
-    this.add(place, message)
-    throw this.#error()
-  }
-
-  /** Throws `ERR_UNSUPPORTED` if that is all there is, else `ERR_CONFIG`; nothing if all is well. */
-  throwIfAny(): void {
-    if (this.#lines.length > 0) throw this.#error()
-  }
-
-  #error(): WestwindError {
-    const code = this.#unsupportedOnly ? 'ERR_UNSUPPORTED' : 'ERR_CONFIG'
-    const many = this.#lines.length > 1 ? `${this.#lines.length} problems in the recipe:\n` : ''
-    return new WestwindError(code, many + this.#lines.join('\n'))
-  }
-}
 
 /** Recipe values under today's names, with the place each came from. */
 export interface Collected {
@@ -143,7 +112,7 @@ export function sortKeys(
       if (asksForNothing(value) || harmless.includes(value)) continue
       problems.add(
         placeOf([name]),
-        `${name}: ${show(value)} is refused: ${refusal.reason}`,
+        `${name}: ${showJson(value)} is refused: ${refusal.reason}`,
         'ERR_UNSUPPORTED',
       )
     } else if (idle !== undefined) {
@@ -200,7 +169,7 @@ export function validate<S extends z.ZodObject>(
       placeOf(path),
       got === undefined
         ? `${label} is missing: expected ${expected}`
-        : `${label} must be ${expected}, got ${show(got)}`,
+        : `${label} must be ${expected}, got ${showJson(got)}`,
     )
   }
   problems.throwIfAny()
@@ -232,23 +201,17 @@ function unknownKey(kind: RecipeKind, name: string): string {
 function asksForNothing(value: unknown): boolean {
   if (value === null || value === undefined || value === false || value === '') return true
   if (Array.isArray(value)) return value.length === 0
-  return isMapping(value) && Object.keys(value).length === 0
+  return isRecord(value) && Object.keys(value).length === 0
 }
 
 function at(values: unknown, path: readonly PropertyKey[]): unknown {
   const [first, ...rest] = path
   if (first === undefined) return values
   if (Array.isArray(values)) return at(values[Number(first)], rest)
-  return isMapping(values) ? at(values[String(first)], rest) : undefined
+  return isRecord(values) ? at(values[String(first)], rest) : undefined
 }
 
 const pathText = (path: readonly PropertyKey[]): string =>
   path
     .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i ? '.' : ''}${String(part)}`))
     .join('')
-
-/** A value as a message shows it: JSON, shortened. */
-export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value)
-  return text.length > 80 ? `${text.slice(0, 77)}...` : text
-}

@@ -1,5 +1,6 @@
 import { isMap, isScalar, isSeq, LineCounter, parseDocument } from 'yaml'
 import { WestwindError } from '../errors.js'
+import { isRecord, reason } from '../json.js'
 
 export type Mapping = Record<string, unknown>
 
@@ -10,23 +11,22 @@ export interface Source {
   lineOf(path: readonly PropertyKey[]): number | undefined
 }
 
-/** Whether `value` is a plain mapping. */
-export const isMapping = (value: unknown): value is Mapping =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
 /**
  * Parses YAML 1.2 (core schema: `no` is text, `5.0e-7` a number). Throws `ERR_CONFIG` with the
  * line for malformed text, duplicate keys, or anything but a mapping at the top.
  */
 export function parseYaml(text: string, where: string): Source {
   const lines = new LineCounter()
-  const doc = parseDocument(text, { lineCounter: lines, version: '1.2', schema: 'core' })
-  const error = doc.errors[0]
-  if (error !== undefined) {
-    throw new WestwindError('ERR_CONFIG', `${where}: not valid YAML: ${error.message}`)
+  let doc: ReturnType<typeof parseDocument>
+  let values: unknown
+  try {
+    doc = parseDocument(text, { lineCounter: lines, version: '1.2', schema: 'core' })
+    if (doc.errors[0] !== undefined) throw doc.errors[0]
+    values = doc.toJS() // throws for an alias without anchor, and for too many of them
+  } catch (cause) {
+    throw new WestwindError('ERR_CONFIG', `${where}: not valid YAML: ${reason(cause)}`, { cause })
   }
-  const values: unknown = doc.toJS()
-  if (!isMapping(values)) {
+  if (!isRecord(values)) {
     const got = values === null ? 'an empty file' : Array.isArray(values) ? 'a list' : 'text'
     throw new WestwindError('ERR_CONFIG', `${where}: expected a mapping "key: value", got ${got}`)
   }
