@@ -55,7 +55,7 @@ export type Strategy = 'no' | 'steps' | 'epoch'
 
 /**
  * What `westwind sft` and `westwind dpo` share. Every value is filled in; keys in docs/recipes.md.
- * The names of options are those of the modules that read them, so a config can be passed on whole.
+ * Options have the names of the modules that read them; `encodeOptions` picks those of the data.
  */
 export interface TrainingConfig {
   /** A local folder or a Hub id; null when the model starts from `initFromConfig`. */
