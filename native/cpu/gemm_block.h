@@ -1,0 +1,10 @@
+// gemm on the calling thread alone: for ops that are already inside a parallel region. Same arithmetic, same bits as gemm.
+// Uses the thread's scratch slots kPackA and kPackB.
+#pragma once
+#include "ops/gemm.h"
+
+namespace westwind::WESTWIND_ISA {
+
+void gemm_block(const GemmParams& p);
+
+}  // namespace westwind::WESTWIND_ISA
