@@ -7,6 +7,7 @@ import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'h
 import { compressors } from 'hyparquet-compressors'
 import { WestwindError } from '../errors.js'
 import { isRecord, reason, showJson } from '../json.js'
+import { throwIfAborted } from './abort.js'
 
 /** One row of a data set: column name to value. */
 export type Row = Record<string, unknown>
@@ -33,7 +34,7 @@ export async function readRows(file: string, options: ReadOptions = {}): Promise
     return select(file, rows ?? (await readJsonLines(file, options)), options.columns)
   } catch (cause) {
     if (cause instanceof WestwindError) throw cause
-    options.signal?.throwIfAborted()
+    throwIfAborted(options.signal)
     throw new WestwindError('ERR_DATA', `${file}: cannot be read: ${reason(cause)}`, { cause })
   }
 }
@@ -52,7 +53,7 @@ async function readParquet(path: string, { columns, signal }: ReadOptions): Prom
   const rows: Row[] = []
   let rowStart = 0
   for (const group of metadata.row_groups) {
-    signal?.throwIfAborted()
+    throwIfAborted(signal)
     const rowEnd = rowStart + Number(group.num_rows)
     const read = { file, metadata, compressors, parsers, rowStart, rowEnd }
     const objects = await parquetReadObjects(columns ? { ...read, columns: [...columns] } : read)

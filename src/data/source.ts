@@ -1,6 +1,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { WestwindError } from '../errors.js'
+import { resolveRepo } from '../hub.js'
 import { dataExtensions, type Row, readRows } from './read-rows.js'
 
 export type { Row } from './read-rows.js'
@@ -20,7 +21,7 @@ export interface DataRef {
 
 /** What a data set is read with. */
 export interface LoadOptions {
-  /** Turns a Hub id into a local folder. */
+  /** Turns a Hub id into a local folder; by default {@link resolveRepo}. */
   resolve?: ((id: string, revision: string | undefined) => Promise<string>) | undefined
   signal?: AbortSignal | undefined
 }
@@ -52,10 +53,10 @@ async function locate(ref: DataRef, options: LoadOptions): Promise<string> {
       `data set "${ref.id}": no such file or folder, and not a Hub id (owner/name)`,
     )
   }
-  if (!options.resolve) {
-    throw new WestwindError('ERR_DATA', `data set "${ref.id}": no such local file or folder`)
-  }
-  return options.resolve(ref.id, ref.revision ?? undefined)
+  const revision = ref.revision ?? undefined
+  return options.resolve
+    ? options.resolve(ref.id, revision)
+    : resolveRepo(ref.id, { type: 'dataset', ...(revision !== undefined && { revision }) })
 }
 
 async function splitFiles(root: string, ref: DataRef): Promise<string[]> {
