@@ -26,11 +26,11 @@ constexpr int kBlockK = 256;
 template <int... I>
 struct Lanes {};
 #if defined(WESTWIND_ISA_avx512)
-using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+using EveryLane = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
 #elif defined(WESTWIND_ISA_avx2)
-using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
+using EveryLane = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
 #else
-using AllLanes = Lanes<0, 1, 2, 3>;
+using EveryLane = Lanes<0, 1, 2, 3>;
 #endif
 
 // Lane i of the result is lane pick(i) of a, or lane pick(i) - kLanes of b.
@@ -62,22 +62,22 @@ inline void swap_runs(vf (&rows)[kLanes]) {
   for (int i = 0; i < kLanes; ++i) {
     if (i & run) continue;
     const vf a = rows[i], b = rows[i + run];
-    rows[i] = shuffle<run_low<run>>(a, b, AllLanes{});
-    rows[i + run] = shuffle<run_high<run>>(a, b, AllLanes{});
+    rows[i] = shuffle<run_low<run>>(a, b, EveryLane{});
+    rows[i + run] = shuffle<run_high<run>>(a, b, EveryLane{});
   }
 }
 
 // A square of kLanes × kLanes floats: first every 4 × 4 block, then the blocks among themselves.
 inline void transpose(vf (&rows)[kLanes]) {
   for (int i = 0; i < kLanes; i += 4) {
-    const vf a = shuffle<zip_low>(rows[i], rows[i + 1], AllLanes{});
-    const vf b = shuffle<zip_low>(rows[i + 2], rows[i + 3], AllLanes{});
-    const vf c = shuffle<zip_high>(rows[i], rows[i + 1], AllLanes{});
-    const vf d = shuffle<zip_high>(rows[i + 2], rows[i + 3], AllLanes{});
-    rows[i] = shuffle<pair_low>(a, b, AllLanes{});
-    rows[i + 1] = shuffle<pair_high>(a, b, AllLanes{});
-    rows[i + 2] = shuffle<pair_low>(c, d, AllLanes{});
-    rows[i + 3] = shuffle<pair_high>(c, d, AllLanes{});
+    const vf a = shuffle<zip_low>(rows[i], rows[i + 1], EveryLane{});
+    const vf b = shuffle<zip_low>(rows[i + 2], rows[i + 3], EveryLane{});
+    const vf c = shuffle<zip_high>(rows[i], rows[i + 1], EveryLane{});
+    const vf d = shuffle<zip_high>(rows[i + 2], rows[i + 3], EveryLane{});
+    rows[i] = shuffle<pair_low>(a, b, EveryLane{});
+    rows[i + 1] = shuffle<pair_high>(a, b, EveryLane{});
+    rows[i + 2] = shuffle<pair_low>(c, d, EveryLane{});
+    rows[i + 3] = shuffle<pair_high>(c, d, EveryLane{});
   }
   if constexpr (kLanes > 4) swap_runs<4>(rows);
   if constexpr (kLanes > 8) swap_runs<8>(rows);
