@@ -20,6 +20,11 @@ export class Scope {
   }
 
   /** @internal */
+  has(tensor: Tensor): boolean {
+    return this.#tensors.has(tensor)
+  }
+
+  /** @internal */
   remove(tensor: Tensor): void {
     this.#tensors.delete(tensor)
   }
@@ -59,8 +64,18 @@ export function scope(): Scope {
   return opened
 }
 
-/** Takes a tensor out of the scope it was made in: its owner disposes it. */
+/** Moves a tensor from the scope it was made in to the one around it; out of the outermost, its owner disposes it. */
 export function keep<T extends Tensor>(tensor: T): T {
+  const open = stack()
+  const at = open.findLastIndex((candidate) => candidate.has(tensor))
+  if (at < 0) return tensor
+  open[at]!.remove(tensor)
+  open[at - 1]?.add(tensor)
+  return tensor
+}
+
+/** Takes a tensor out of every scope: it lives until its owner disposes it. */
+export function own<T extends Tensor>(tensor: T): T {
   unregister(tensor)
   return tensor
 }
