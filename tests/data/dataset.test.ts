@@ -13,6 +13,7 @@ import { describe, expect, it } from 'vitest'
 import { compileTemplate, zephyrTemplate } from '../../src/data/chat-template.js'
 import { type PrepareOptions, preparePairs, prepareSft } from '../../src/data/dataset.js'
 import { formatStatistics, inspectData } from '../../src/data/inspect.js'
+import { lengthStatistics } from '../../src/data/statistics.js'
 import { loadTokenizer } from '../../src/data/tokenizer/tokenizer.js'
 
 const tokenizer = await loadTokenizer(
@@ -148,6 +149,15 @@ describe('preparePairs', () => {
       encode: { maxLength: 60 },
     })
     expect(statistics.dropped).toEqual({ 'prompt >= max_length': 1 })
+  })
+})
+
+describe('lengthStatistics', () => {
+  it('takes quantiles by nearest rank, whatever the order', () => {
+    const lengths = Array.from({ length: 200 }, (_, i) => 200 - i)
+    const expected = { mean: 100.5, min: 1, p50: 100, p90: 180, p99: 198, max: 200 }
+    expect(lengthStatistics(lengths)).toEqual(expected)
+    expect(lengthStatistics([7])).toEqual({ mean: 7, min: 7, p50: 7, p90: 7, p99: 7, max: 7 })
   })
 })
 
