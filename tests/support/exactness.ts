@@ -1,5 +1,5 @@
 import { expect } from 'vitest'
-import { roundToBf16 } from '../../src/tensor/dtype.js'
+import { roundToBf16, type TypedArray } from '../../src/tensor/dtype.js'
 
 /** Rounds inputs and results of a reference formula: the identity gives the float64 truth. */
 export type Round = (x: number) => number
@@ -48,4 +48,10 @@ export function expectAsExactAsBf16(
   let scale = 0
   for (let i = 0; i < truth.length; i++) scale = Math.max(scale, Math.abs(truth[i]!))
   expect(rms(actual, truth)).toBeLessThanOrEqual(2 * rms(plain, truth) + scale * 2 ** -9)
+}
+
+/** Whether two arrays hold the same bytes: stricter than equal numbers, and fast. */
+export function sameBits(a: TypedArray, b: TypedArray): boolean {
+  const bytes = (x: TypedArray) => Buffer.from(x.buffer, x.byteOffset, x.byteLength)
+  return bytes(a).equals(bytes(b))
 }

@@ -1,0 +1,248 @@
+import { describe, expect, it } from 'vitest'
+import { type Device, openCpu } from '../../src/device/device.js'
+import { attention, attentionBackward } from '../../src/ops/attention.js'
+import type { DType } from '../../src/tensor/dtype.js'
+import { fromArray } from '../../src/tensor/tensor.js'
+import * as reference from '../reference/attention.js'
+import { type AttentionCase, segmentsOf } from '../reference/attention.js'
+import { devices, named } from '../support/devices.js'
+import { expectAsExactAsBf16, expectExactF32, sameBits } from '../support/exactness.js'
+import { normal } from '../support/random.js'
+
+const cases: [string, AttentionCase][] = [
+  [
+    'one document over several blocks of keys and queries',
+    { heads: 4, kvHeads: 2, D: 16, window: null, ...segmentsOf([230], [-1]) },
+  ],
+  [
+    'documents, one of them empty and one a token long',
+    {
+      heads: 3,
+      kvHeads: 3,
+      D: 8,
+      window: null,
+      ...segmentsOf([1, 0, 63, 64, 65], [-1, -1, -1, -1, -1]),
+    },
+  ],
+  [
+    'two pairs with shared prompts, interleaved, odd head size',
+    {
+      heads: 4,
+      kvHeads: 1,
+      D: 33,
+      window: null,
+      ...segmentsOf([40, 70, 31, 5, 80, 1], [-1, -1, 0, 0, 1, 1]),
+    },
+  ],
+  [
+    'a window narrower than a block, over a shared prompt',
+    { heads: 2, kvHeads: 1, D: 7, window: 40, ...segmentsOf([100, 90, 30], [-1, 0, 0]) },
+  ],
+  ['a window of one', { heads: 2, kvHeads: 2, D: 5, window: 1, ...segmentsOf([70], [-1]) }],
+  [
+    'more query heads per KV head than a block has rows',
+    { heads: 200, kvHeads: 1, D: 3, window: null, ...segmentsOf([5, 4], [-1, 0]) },
+  ],
+  [
+    'positions that jump, so that the window hides the middle',
+    {
+      heads: 2,
+      kvHeads: 1,
+      D: 4,
+      window: 20,
+      ...segmentsOf([80, 30], [-1, 0]),
+      positions: Array.from({ length: 110 }, (_, t) => (t < 80 ? (t * 7) % 50 : 30 + t)),
+    },
+  ],
+  [
+    'a prefix without tokens',
+    { heads: 1, kvHeads: 1, D: 2, window: null, ...segmentsOf([0, 3], [-1, 0]) },
+  ],
+]
+
+function inputs(c: AttentionCase) {
+  const T = c.positions.length
+  return {
+    qkv: normal(T * (c.heads + 2 * c.kvHeads) * c.D, 1),
+    dout: normal(T * c.heads * c.D, 2),
+  }
+}
+
+/** Forward and backward on a device; plain arrays in and out. */
+async function run(
+  on: Device,
+  dtype: DType,
+  c: AttentionCase,
+  given: { qkv: Float64Array; dout: Float64Array },
+) {
+  const T = c.positions.length
+  using qkv = fromArray(given.qkv, [T, c.heads + 2 * c.kvHeads, c.D], dtype, on)
+  using dout = fromArray(given.dout, [T, c.heads, c.D], dtype, on)
+  using start = fromArray(c.start, [c.start.length], 'i32', on)
+  using prefix = fromArray(c.prefix, [c.prefix.length], 'i32', on)
+  using positions = fromArray(c.positions, [T], 'i32', on)
+  const segments = { start, prefix, positions }
+  const forward = attention(qkv, segments, c)
+  using out = forward.out
+  using lse = forward.lse
+  using dqkv = attentionBackward(dout, qkv, out, lse, segments, c)
+  return { out: await out.read(), lse: await lse.read(), dqkv: await dqkv.read() }
+}
+
+/** Rows [from, to) of `[T, width]`. */
+function rows<A extends { slice(from: number, to: number): A }>(
+  a: A,
+  width: number,
+  from: number,
+  to: number,
+): A {
+  return a.slice(from * width, to * width)
+}
+
+describe('the reference of attention', () => {
+  it('has the gradient that finite differences give', () => {
+    const c = { heads: 2, kvHeads: 1, D: 3, window: 6, ...segmentsOf([4, 3, 5], [-1, 0, 0]) }
+    const { qkv, dout } = inputs(c)
+    const objective = (x: Float64Array) =>
+      reference.attention(c, x).out.reduce((sum, o, i) => sum + o * dout[i]!, 0)
+    const gradient = reference.attentionBackward(c, qkv, dout)
+    const h = 1e-5
+    for (let i = 0; i < qkv.length; i++) {
+      const at = (x: number) => objective(qkv.map((q, j) => (j === i ? q + x : q)))
+      expect(gradient[i]).toBeCloseTo((at(h) - at(-h)) / (2 * h), 7)
+    }
+  })
+})
+
+describe.each(devices.map(named))('attention on %s', (_, device) => {
+  it.each(cases)('%s: f32 agrees with float64, forward and backward', async (_title, c) => {
+    const given = inputs(c)
+    const { out, lse, dqkv } = await run(device, 'f32', c, given)
+    const truth = reference.attention(c, given.qkv)
+    expectExactF32(out, truth.out)
+    expectExactF32(lse, truth.lse)
+    expectExactF32(dqkv, reference.attentionBackward(c, given.qkv, given.dout))
+  })
+
+  it.each(cases)(
+    '%s: bf16 errs at most twice as much as the same formula in bf16',
+    async (_title, c) => {
+      const given = inputs(c)
+      const { out, dqkv } = await run(device, 'bf16', c, given)
+      expectAsExactAsBf16(out, (round) => reference.attention(c, given.qkv, round).out)
+      expectAsExactAsBf16(dqkv, (round) =>
+        reference.attentionBackward(c, given.qkv, given.dout, round),
+      )
+    },
+  )
+
+  it.each(['f32', 'bf16'] as const)(
+    'a document has the same bits alone and in any row, %s',
+    async (dtype) => {
+      const shape = { heads: 4, kvHeads: 2, D: 24, window: 100 }
+      const packed = { ...shape, ...segmentsOf([37, 150, 70], [-1, -1, -1]) }
+      const alone = { ...shape, ...segmentsOf([150], [-1]) }
+      const given = inputs(packed)
+      const [q, o] = [8 * 24, 4 * 24]
+      const all = await run(device, dtype, packed, given)
+      const one = await run(device, dtype, alone, {
+        qkv: rows(given.qkv, q, 37, 187),
+        dout: rows(given.dout, o, 37, 187),
+      })
+      expect(sameBits(one.out, rows(all.out, o, 37, 187))).toBe(true)
+      expect(sameBits(one.dqkv, rows(all.dqkv, q, 37, 187))).toBe(true)
+    },
+  )
+
+  it('a shared prompt gives the bits of a repeated one, and the sum of its gradients', async () => {
+    const shape = { heads: 4, kvHeads: 1, D: 20, window: null }
+    const [P, A, B] = [90, 50, 75]
+    const shared = { ...shape, ...segmentsOf([P, A, B], [-1, 0, 0]) }
+    const plain = { ...shape, ...segmentsOf([P + A, P + B], [-1, -1]) }
+    const given = inputs(shared)
+    const [q, o] = [6 * 20, 4 * 20]
+    const repeat = (x: Float64Array, width: number, prompt: Float64Array) =>
+      Float64Array.from([
+        ...rows(x, width, 0, P + A),
+        ...prompt,
+        ...rows(x, width, P + A, P + A + B),
+      ])
+    const one = await run(device, 'f32', shared, given)
+    const two = await run(device, 'f32', plain, {
+      qkv: repeat(given.qkv, q, rows(given.qkv, q, 0, P)),
+      dout: repeat(given.dout, o, new Float64Array(P * o)),
+    })
+    const second = P + A + P
+    expect(sameBits(rows(two.out, o, 0, P + A), rows(one.out, o, 0, P + A))).toBe(true)
+    expect(sameBits(rows(two.out, o, second, second + B), rows(one.out, o, P + A, P + A + B))).toBe(
+      true,
+    )
+
+    const sum = Float64Array.from(two.dqkv)
+    for (let i = 0; i < P * q; i++) sum[i]! += sum[(P + A) * q + i]!
+    expectExactF32(
+      one.dqkv,
+      Float64Array.from([...rows(sum, q, 0, P + A), ...rows(sum, q, second, second + B)]),
+    )
+  })
+
+  it('gives the same bits again, and with one thread or two', async () => {
+    const [, c] = cases[2]!
+    const given = inputs(c)
+    using one = openCpu({ isa: device.isa, threads: 1 })
+    using two = openCpu({ isa: device.isa, threads: 2 })
+    const first = await run(device, 'bf16', c, given)
+    for (const on of [device, one, two]) {
+      const again = await run(on, 'bf16', c, given)
+      expect(sameBits(again.out, first.out)).toBe(true)
+      expect(sameBits(again.lse, first.lse)).toBe(true)
+      expect(sameBits(again.dqkv, first.dqkv)).toBe(true)
+    }
+  })
+
+  it('takes a row without tokens', async () => {
+    const none = { heads: 2, kvHeads: 1, D: 4, window: null }
+    const given = { qkv: new Float64Array(), dout: new Float64Array() }
+    const { out } = await run(device, 'f32', { ...none, ...segmentsOf([], []) }, given)
+    expect(out.length).toBe(0)
+    await run(device, 'f32', { ...none, ...segmentsOf([0, 0], [-1, 0]) }, given)
+  })
+
+  it('a NaN in a key shows in the rows that see it, and only there', async () => {
+    const c = { heads: 1, kvHeads: 1, D: 4, window: null, ...segmentsOf([70, 70], [-1, -1]) }
+    const given = inputs(c)
+    given.qkv[66 * 12 + 4] = Number.NaN // k of row 66
+    const { out, lse } = await run(device, 'f32', c, given)
+    for (let t = 0; t < 140; t++) {
+      expect(Number.isNaN(out[t * 4]), `row ${t}`).toBe(t >= 66 && t < 70)
+      expect(Number.isNaN(lse[t]), `row ${t}`).toBe(t >= 66 && t < 70)
+    }
+  })
+
+  const wrong: [string, Partial<AttentionCase>, RegExp][] = [
+    ['a start that is not 0', { start: [1, 3, 6] }, /segStart must begin with 0, got 1/],
+    ['a start that descends', { start: [0, 7, 6] }, /segStart must ascend|segStart must end/],
+    ['an end that is not T', { start: [0, 3, 5] }, /segStart must end with T=6, got 5/],
+    ['an end far outside', { start: [0, 3, 2 ** 30] }, /segStart must end with T=6/],
+    ['a prefix after its segment', { prefix: [1, -1] }, /earlier segment, got 1 at index 0/],
+    ['a prefix that is itself', { prefix: [-1, 1] }, /earlier segment, got 1 at index 1/],
+    ['a prefix below -1', { prefix: [-1, -2] }, /earlier segment, got -2 at index 1/],
+    [
+      'a negative position with a window',
+      { window: 3, positions: [0, 1, 2, 0, -1, 2] },
+      /positions must be >= 0, got -1 at index 4/,
+    ],
+  ]
+  it.each(wrong)('refuses %s', async (_title, change, message) => {
+    const c = {
+      heads: 1,
+      kvHeads: 1,
+      D: 2,
+      window: null,
+      ...segmentsOf([3, 3], [-1, 0]),
+      ...change,
+    }
+    const given = { qkv: new Float64Array(36), dout: new Float64Array(12) }
+    await expect(run(device, 'f32', c, given)).rejects.toThrow(message)
+  })
+})
