@@ -105,20 +105,25 @@ Status update(const OptimizerParams& p) {
   return {};
 }
 
-typedef double vd __attribute__((vector_size(8 * kLanes)));
+constexpr int kDoubles = kLanes / 2;  // f64 lanes of one register
+typedef double vd __attribute__((vector_size(8 * kDoubles)));
+typedef float vf_half __attribute__((vector_size(4 * kDoubles)));
 
 double squares_of(const float* x, int64_t n) {
-  vd acc[2] = {};
+  constexpr int kAccumulators = 4;  // hides the latency of the multiply-add
+  vd acc[kAccumulators] = {};
   int64_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    for (int u = 0; u < 2; ++u) {
-      const vd v = __builtin_convertvector(load(x + i + u * kLanes), vd);
+  for (; i + kAccumulators * kDoubles <= n; i += kAccumulators * kDoubles) {
+    for (int u = 0; u < kAccumulators; ++u) {
+      vf_half narrow;
+      memcpy(&narrow, x + i + u * kDoubles, sizeof narrow);
+      const vd v = __builtin_convertvector(narrow, vd);
       acc[u] += v * v;
     }
   }
-  acc[0] += acc[1];
+  const vd sums = (acc[0] + acc[1]) + (acc[2] + acc[3]);
   double total = 0;
-  for (int lane = 0; lane < kLanes; ++lane) total += acc[0][lane];
+  for (int lane = 0; lane < kDoubles; ++lane) total += sums[lane];
   for (; i < n; ++i) total += static_cast<double>(x[i]) * x[i];
   return total;
 }
