@@ -25,7 +25,8 @@ void settle(Napi::Env env, Napi::Function, Settlement* raw) {
     settlement->deferred.Reject(Napi::Error::New(env, settlement->error).Value());
   } else if (settlement->bytes) {
     auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(settlement->size));
-    memcpy(buffer.Data(), settlement->bytes.get(), static_cast<size_t>(settlement->size));
+    const auto size = static_cast<size_t>(settlement->size);
+    if (size > 0) memcpy(buffer.Data(), settlement->bytes.get(), size);  // an empty buffer may be null
     settlement->deferred.Resolve(buffer);
   } else {
     settlement->deferred.Resolve(env.Undefined());

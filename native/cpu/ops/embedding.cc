@@ -103,7 +103,7 @@ Status embedding_backward(const EmbeddingBackwardParams& p) {
 
 Status scatter_add_rows(const ScatterAddRowsParams& p) {
   const Status status = check_rows("scatter_add_rows", "index", p.index, p.N, p.R);
-  if (!status.ok) return status;
+  if (!status.ok || p.C == 0) return status;
   p.dtype == DType::kBf16 ? scatter<bf16>(p) : scatter<float>(p);
   return {};
 }
