@@ -21,6 +21,12 @@ const resumeStateSchema = z.object({
   optimizerStep: count,
   /** What decides the computation (seed, data hash, batch sizes, ...), to compare on resume. */
   settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
+  /** The log line under way: sums since the last one. */
+  logWindow: z.object({
+    lossSum: z.number(),
+    steps: count,
+    micro: z.record(z.string(), z.object({ sum: z.number(), count })),
+  }),
 })
 
 const trainerStateSchema = z.looseObject({

@@ -25,11 +25,15 @@ export function add(a: Tensor, b: Tensor): Tensor {
   return out
 }
 
-/** The elements in another dtype (f32 or bf16), as a new tensor; the same dtype copies. */
-export function cast(x: Tensor, dtype: DType): Tensor {
-  const { device } = checkArgs('cast', { x: [x, floats, x.shape] })
+/**
+ * The elements in another dtype (f32 or bf16); the same dtype copies.
+ *
+ * @param out written instead of a new tensor
+ */
+export function cast(x: Tensor, dtype: DType, out?: Tensor): Tensor {
   check('cast', floats.includes(dtype), 'dtype must be f32 or bf16', dtype)
-  const out = empty(x.shape, dtype, device)
-  native().cast(x.handle, out.handle)
-  return out
+  const { device } = checkArgs('cast', { x: [x, floats, x.shape], out: [out, dtype, x.shape] })
+  const to = out ?? empty(x.shape, dtype, device)
+  native().cast(x.handle, to.handle)
+  return to
 }

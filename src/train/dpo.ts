@@ -1,0 +1,116 @@
+import { microBatches, pairTokens } from '../data/batch.js'
+import { preparePairs } from '../data/dataset.js'
+import type { PairExample } from '../data/encode.js'
+import { loadMixture } from '../data/mixture.js'
+import type { DpoConfig, Recipe } from '../recipe/config.js'
+import { encodeOptions } from '../recipe/encode-options.js'
+import { dpoEvaluate, dpoGradients, type ReferencedPair } from './dpo-step.js'
+import type { TextInputs } from './inputs.js'
+import { checkReference, type ReferenceLogps, referenceLogps } from './reference.js'
+import { chunks } from './sft.js'
+import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
+
+/**
+ * dDPO: direct preference optimisation against the frozen model that training starts from
+ * (arXiv 2305.18290; arXiv 2310.16944, section 3.3). The reference's log-probs are computed once and
+ * cached; before the first step policy and reference are checked to be the same.
+ *
+ * @throws ERR_CONFIG, ERR_DATA, ERR_CHECKPOINT, ERR_REFERENCE, ERR_NON_FINITE and others, each saying what to do
+ */
+export function dpo(recipe: Recipe<DpoConfig>, options: RunOptions = {}): Promise<RunResult> {
+  return trainStage(recipe, options, prepareStage)
+}
+
+async function prepareStage(
+  config: DpoConfig,
+  text: TextInputs,
+  options: RunOptions,
+): Promise<StageInputs> {
+  const evaluates = config.doEval || config.evalStrategy !== 'no'
+  const rows = await loadMixture(config.data, {
+    evaluates,
+    ...(options.signal && { signal: options.signal }),
+  })
+  const shared = {
+    tokenizer: text.tokenizer,
+    template: text.template,
+    encode: encodeOptions(config),
+    signal: options.signal,
+  }
+  const train = await preparePairs(rows.train, {
+    ...shared,
+    name: 'train',
+    onProgress: options.onTokenised,
+  })
+  const test =
+    evaluates && rows.test.length > 0
+      ? await preparePairs(rows.test, { ...shared, name: 'test' })
+      : undefined
+  const referenced = { train: [] as ReferencedPair[], test: [] as ReferencedPair[] }
+  const groups = (pairs: ReferencedPair[]) => {
+    const lengths = pairs.map(({ pair }) => pairTokens(pair, config))
+    const budget = config.maxTokensPerMicroBatch ?? undefined
+    const [made] = microBatches(lengths, { perDevice: pairs.length, tokenBudget: budget })
+    return made!.map((group) => group.map((i) => pairs[i]!))
+  }
+  const stepOptions = { ...config, recompute: config.gradientCheckpointing }
+  return {
+    units: train.examples.length,
+    testUnits: test?.examples.length ?? 0,
+    dataHash: train.hash,
+    statistics: train.statistics,
+    fromCache: train.fromCache,
+    unitName: 'pairs',
+    beforeTraining: async (initial, note, resumed) => {
+      const score = async (pairs: PairExample[], dataHash: string) => {
+        const reference = await referenceLogps(initial, pairs, {
+          dataHash,
+          batchSize: config.precomputeRefBatchSize ?? config.perDeviceEvalBatchSize,
+          prefixSharing: config.prefixSharing,
+          signal: options.signal,
+        })
+        note(
+          `reference: log-probs of ${pairs.length} pairs ${reference.fromCache ? 'from cache' : 'computed'}`,
+        )
+        return reference
+      }
+      const reference = await score(train.examples, train.hash)
+      referenced.train = withReference(train.examples, reference)
+      if (test)
+        referenced.test = withReference(test.examples, await score(test.examples, test.hash))
+      if (resumed) return
+      const indices = chunks(
+        Math.min(train.examples.length, config.perDeviceTrainBatchSize),
+        1,
+      ).flat()
+      const delta = await checkReference(initial, train.examples, reference, {
+        indices,
+        prefixSharing: config.prefixSharing,
+      })
+      note(
+        `policy equals reference: largest difference of ${2 * indices.length} log-probs is ${delta}`,
+      )
+    },
+    gradients: (model, window) =>
+      dpoGradients(
+        model,
+        window.map((indices) => groups(indices.map((i) => referenced.train[i]!))),
+        stepOptions,
+      ),
+    evaluate: (model) =>
+      dpoEvaluate(
+        model,
+        chunks(referenced.test.length, config.perDeviceEvalBatchSize).map((indices) =>
+          groups(indices.map((i) => referenced.test[i]!)),
+        ),
+        stepOptions,
+      ),
+  }
+}
+
+function withReference(
+  pairs: readonly PairExample[],
+  { chosen, rejected }: ReferenceLogps,
+): ReferencedPair[] {
+  return pairs.map((pair, i) => ({ pair, refChosen: chosen[i]!, refRejected: rejected[i]! }))
+}

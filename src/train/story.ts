@@ -1,0 +1,173 @@
+import type { DataStatistics } from '../data/statistics.js'
+import { device as openDevice } from '../device/device.js'
+import { WestwindError } from '../errors.js'
+import { loadModel, type Model } from '../model/model.js'
+import type { DpoConfig, Recipe, SftConfig } from '../recipe/config.js'
+import { deviations, globalBatch } from '../recipe/deviations.js'
+import { isolated } from '../tensor/scope.js'
+import { loadInitialModel, loadTextInputs, savedTokenizerFiles, type TextInputs } from './inputs.js'
+import { Optimizer } from './optimizer.js'
+import { measurePeak } from './peak.js'
+import type { ProgressStream } from './progress.js'
+import { findResumePoint, resumeSettings, takeUp } from './resume.js'
+import { microBatchesPerEpoch, newRunState, runSteps, type Stage, timed } from './run.js'
+import { RunOutput } from './run-output.js'
+import { planSteps, warmupLength } from './schedule.js'
+import type { StepOutcome } from './step.js'
+
+export interface RunOptions {
+  /** 'auto', 'cpu', 'cuda' or 'cuda:N'. */
+  device?: string
+  /** Finishes the step under way, saves a checkpoint and returns with `stopped`. */
+  signal?: AbortSignal
+  /** Progress and notes for people; silent without. */
+  stream?: ProgressStream
+  /** Every line of `metrics.jsonl`, as it is written. */
+  onLog?: (record: Record<string, number>) => void
+  /** Rows tokenised so far. */
+  onTokenised?: (done: number, total: number) => void
+}
+
+export interface RunResult {
+  outputDir: string
+  /** Optimizer steps made in all, earlier runs included. */
+  steps: number
+  /** Stopped by the signal: resume goes on from the saved checkpoint. */
+  stopped: boolean
+  /** Final figures: what `all_results.json` has. */
+  metrics: Record<string, number>
+  /** All lines of `metrics.jsonl`. */
+  history: Record<string, number>[]
+}
+
+/** What a stage brings to the common story. */
+export interface StageInputs {
+  /** Rows or pairs to train on and to evaluate on. */
+  units: number
+  testUnits: number
+  unitName: string
+  dataHash: string
+  statistics: DataStatistics
+  fromCache: boolean
+  gradients: (model: Model, window: number[][]) => Promise<StepOutcome>
+  evaluate: (model: Model) => Promise<Record<string, number>>
+  /** Runs on the initial model before anything is trained (the reference's log-probs). */
+  beforeTraining?: (initial: Model, note: (text: string) => void, resumed: boolean) => Promise<void>
+}
+
+/** A run from recipe to saved model: what dSFT and dDPO have in common, in order. */
+export function trainStage<C extends SftConfig | DpoConfig>(
+  recipe: Recipe<C>,
+  options: RunOptions,
+  prepare: (config: C, text: TextInputs, options: RunOptions) => Promise<StageInputs>,
+): Promise<RunResult> {
+  return isolated(async () => {
+    const { config } = recipe
+    const on = openDevice(options.device)
+    const say = (line: string) => void options.stream?.write(`${line}\n`)
+    for (const note of recipe.notes) say(`note: ${note}`)
+    const text = await loadTextInputs(config)
+    const inputs = await prepare(config, text, options)
+    if (inputs.units === 0)
+      throw new WestwindError('ERR_DATA', `train: no ${inputs.unitName} left to train on`)
+    const evaluates = inputs.testUnits > 0 && (config.doEval || config.evalStrategy !== 'no')
+    const point = await findResumePoint(config, say)
+
+    let model = await loadInitialModel(config, on, text.tokenizer)
+    let optimizer: Optimizer | undefined
+    let output: RunOutput | undefined
+    try {
+      await inputs.beforeTraining?.(model, say, point !== undefined)
+      if (point) {
+        model.dispose()
+        model = await loadModel(point.path, { device: on, dtype: model.dtype })
+      }
+      optimizer = new Optimizer(model, config)
+      const plan = planSteps({
+        microBatchesPerEpoch: microBatchesPerEpoch(inputs.units, config),
+        accumulation: config.gradientAccumulationSteps,
+        epochs: config.numTrainEpochs,
+        maxSteps: config.maxSteps,
+      })
+      const { totalSteps } = plan
+      const trained = model
+      const stage: Stage = {
+        config,
+        model,
+        optimizer,
+        plan,
+        units: inputs.units,
+        schedule: {
+          type: config.lrSchedulerType,
+          learningRate: config.learningRate,
+          warmupSteps: warmupLength(totalSteps, config),
+          totalSteps,
+        },
+        gradients: (window) => inputs.gradients(trained, window),
+        ...(evaluates && { evaluate: () => inputs.evaluate(trained) }),
+        settings: resumeSettings(config, { data: inputs.dataHash }),
+        tokenizerFiles: savedTokenizerFiles(text),
+        peakFlops: await measurePeak(model),
+      }
+      const state = point ? await takeUp(stage, point) : newRunState()
+      for (const line of startLines(stage, inputs, text, state.step)) say(line)
+      output = await RunOutput.open(config, point ? state.step : undefined, options)
+      output.begin(totalSteps, state.step)
+      on.resetPeak()
+      const first = state.step
+      const { stopped, seconds } = await runSteps(stage, state, output, options.signal)
+      if (stopped) {
+        output.note(
+          `stopped after step ${state.step} of ${totalSteps}; --resume goes on from there`,
+        )
+        return {
+          outputDir: config.outputDir,
+          steps: state.step,
+          stopped,
+          metrics: {},
+          history: state.history,
+        }
+      }
+      const evaluation = stage.evaluate && config.doEval ? await timed(stage.evaluate) : undefined
+      if (evaluation) await output.evaluation(state, evaluation, state.step / plan.stepsPerEpoch)
+      const run = { seconds, steps: state.step - first, testUnits: inputs.testUnits }
+      const metrics = await output.finish(stage, state, {
+        ...run,
+        ...(evaluation && { evaluation }),
+      })
+      output.note(`saved ${config.outputDir}`)
+      return {
+        outputDir: config.outputDir,
+        steps: state.step,
+        stopped,
+        metrics,
+        history: state.history,
+      }
+    } finally {
+      await output?.close()
+      optimizer?.dispose()
+      model.dispose()
+    }
+  })
+}
+
+/** What a run says before it starts: exact steps, tokens, batch, and how it differs from the paper. */
+function startLines(stage: Stage, inputs: StageInputs, text: TextInputs, done: number): string[] {
+  const { config, plan, model } = stage
+  const { statistics } = inputs
+  const perEpoch = inputs.units
+  const dropped = Object.entries(statistics.dropped).map(([why, n]) => `${n} ${why}`)
+  const lines = [
+    `model: ${model.config.architecture}, ${(model.parameterCount / 1e6).toFixed(1)} M parameters, ${model.dtype} on ${model.device} (${model.device.isa}, ${model.device.threads} threads)`,
+    `template: ${text.templateFrom}`,
+    `data: ${statistics.rows} rows, ${statistics.examples} examples, ${perEpoch} ${inputs.unitName}, ${statistics.tokens} tokens${
+      inputs.fromCache ? ' (from cache)' : ''
+    }${dropped.length > 0 ? `; dropped: ${dropped.join(', ')}` : ''}; ${statistics.truncated} truncated`,
+    `steps: ${plan.totalSteps} (${plan.stepsPerEpoch} per epoch), global batch ${globalBatch(config)} = ${config.perDeviceTrainBatchSize} x ${config.gradientAccumulationSteps} accumulated, warm-up ${stage.schedule.warmupSteps}`,
+  ]
+  if (done > 0) lines.push(`resumed at step ${done}`)
+  for (const line of deviations(config, { examples: perEpoch })) {
+    lines.push(`differs from the paper: ${line}`)
+  }
+  return lines
+}
