@@ -1,7 +1,8 @@
 // Installs what package-lock.json asks for, builds the addon with CMake, compiles TypeScript to dist/.
 // Each part is skipped when it is up to date, so calling it before every command costs little.
 import { spawnSync } from 'node:child_process'
-import { existsSync, statSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -16,13 +17,12 @@ function run(what, command, args) {
   process.exit(1)
 }
 
-function olderThan(path, than) {
-  return !existsSync(path) || statSync(path).mtimeMs < statSync(than).mtimeMs
-}
-
-const installed = join(root, 'node_modules/.package-lock.json')
-if (olderThan(installed, join(root, 'package-lock.json'))) {
+// node_modules is what the lock file asks for when the hash beside it is the lock file's.
+const lock = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex')
+const installed = join(root, 'node_modules/.westwind-lock')
+if (!existsSync(installed) || readFileSync(installed, 'utf8') !== lock) {
   run('npm ci', 'npm', ['ci', '--no-audit', '--no-fund'])
+  writeFileSync(installed, lock)
 }
 const parallel = String(availableParallelism())
 run('the native addon (needs CMake and a C++20 compiler)', process.execPath, [
