@@ -1,0 +1,230 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ChatTemplate } from '../data/chat-template.js'
+import { compileTemplate, templateTokens, zephyrTemplate } from '../data/chat-template.js'
+import type { Message } from '../data/conversation.js'
+import { IncrementalDecoder } from '../data/tokenizer/incremental.js'
+import { WestwindError } from '../errors.js'
+import { isRecord } from '../json.js'
+import { decodeRows, type FinishReason, type Row } from './decoding.js'
+import { KvCache } from './kv-cache.js'
+import type { Model } from './model.js'
+
+/**
+ * What a text continues: a string (the user's turn of a conversation, or raw text), a conversation, or
+ * token ids as they are.
+ */
+export type Prompt = string | readonly Message[] | readonly number[] | Int32Array
+
+export interface SamplingOptions {
+  /** New tokens at most, per prompt; 256 by default. The model's context may end a text before. */
+  maxNewTokens?: number
+  /** 0, the default: always the most likely token. */
+  temperature?: number
+  /** Choose among the k most likely tokens; 0, the default: all. */
+  topK?: number
+  /** Choose among the fewest tokens that have this probability in all; 1, the default: all. */
+  topP?: number
+  /** Same seed, same prompts, same model: same text. 0 by default. */
+  seed?: number
+  /** Tokens that end a text; by default those of {@link stopIdsOf}. */
+  stopIds?: readonly number[]
+}
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Continue strings as they are, without a chat template; the default where the tokenizer has none. */
+  raw?: boolean
+  /** Instead of the tokenizer's (or, for conversations, of Zephyr's where it has none). */
+  template?: ChatTemplate
+  /** Prompts computed together; 16 by default. Memory and speed depend on it, results do not. */
+  batchSize?: number
+  signal?: AbortSignal
+}
+
+export interface Generation {
+  /** As given. */
+  prompt: Prompt
+  /** The new text, without special tokens; empty for a model without a tokenizer. */
+  text: string
+  /** The new tokens, the stop token included. */
+  ids: number[]
+  finishReason: FinishReason
+}
+
+/** A new token while it streams. */
+export interface GenerationEvent {
+  /** Which prompt. */
+  index: number
+  id: number
+  /** What is readable now and was not before: whole characters, possibly none. */
+  text: string
+  /** With the last token of the prompt's text. */
+  finishReason?: FinishReason
+}
+
+/**
+ * Continues each prompt. Texts depend on the model, the prompt and its index, the options and the seed
+ * alone, not on the batch. All memory is given back at the end.
+ *
+ * @returns one {@link Generation} per prompt, in order
+ * @throws ERR_INVALID_ARG for a wrong option, an empty prompt, or one that leaves no room in the context;
+ *   ERR_TOKENIZER where text needs a tokenizer that the model has not; ERR_ABORTED
+ */
+export async function generate(
+  model: Model,
+  prompts: readonly Prompt[],
+  options: GenerateOptions = {},
+): Promise<Generation[]> {
+  const done = prompts.map((prompt): Generation => {
+    return { prompt, text: '', ids: [], finishReason: 'length' }
+  })
+  for await (const { index, id, text, finishReason } of generateStream(model, prompts, options)) {
+    const one = done[index]!
+    one.text += text
+    one.ids.push(id)
+    if (finishReason) one.finishReason = finishReason
+  }
+  return done
+}
+
+/** Like {@link generate}, token by token; the prompts' tokens come interleaved. */
+export async function* generateStream(
+  model: Model,
+  prompts: readonly Prompt[],
+  options: GenerateOptions = {},
+): AsyncGenerator<GenerationEvent, void> {
+  const { batchSize = 16, signal } = options
+  checkCount('batchSize', batchSize, 1)
+  const sampling = { ...(await samplingOf(model, options)), signal }
+  const rows = prompts.map((prompt, index) => {
+    return createRow(model, index, promptIds(model, prompt, options), options)
+  })
+  if (rows.length === 0) return
+  const length = rows.reduce((most, row) => Math.max(most, row.maxLength), 0)
+  using cache = new KvCache(model, Math.min(batchSize, rows.length), length)
+  const texts = rows.map((row) => textOf(model, row))
+  for await (const { row, id, finishReason } of decodeRows(model, cache, rows, sampling)) {
+    const text = texts[row.index]!(id, finishReason !== undefined)
+    yield { index: row.index, id, text, ...(finishReason && { finishReason }) }
+  }
+}
+
+/** @internal The text that each new token of a row completes. */
+export function textOf(model: Model, row: Row): (id: number, last: boolean) => string {
+  if (!model.tokenizer) return () => ''
+  const decoder = new IncrementalDecoder(model.tokenizer, row.ids)
+  return (id, last) => decoder.push(id) + (last ? decoder.end() : '')
+}
+
+/** @internal Options with their defaults, checked. */
+export async function samplingOf(model: Model, options: SamplingOptions) {
+  const { temperature = 0, topK = 0, topP = 1, seed = 0, maxNewTokens = 256 } = options
+  checkCount('maxNewTokens', maxNewTokens, 1)
+  checkCount('topK', topK, 0)
+  const good = (name: string, ok: boolean, expected: string, got: unknown) => {
+    if (!ok) throw invalid(`${name} must be ${expected}, got ${got}`)
+  }
+  good('temperature', temperature >= 0 && temperature < 1e6, '0 or more', temperature)
+  good('topP', topP > 0 && topP <= 1, 'above 0 and at most 1', topP)
+  good('seed', Number.isSafeInteger(seed), 'an integer', seed)
+  const stopIds = new Set(options.stopIds ?? (await stopIdsOf(model)))
+  return { temperature, topK, topP, seed, stopIds }
+}
+
+/** @internal A row for a prompt's tokens. */
+export function createRow(
+  model: Model,
+  index: number,
+  ids: readonly number[],
+  { maxNewTokens = 256 }: SamplingOptions,
+): Row {
+  const { vocabSize, maxPositionEmbeddings: context } = model.config
+  const which = `prompt ${index + 1}`
+  if (ids.length === 0) throw invalid(`${which} is empty: there is no token to continue`)
+  const bad = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize))
+  if (bad !== undefined) {
+    throw invalid(`${which}: token id ${bad} is not in the model's vocabulary of ${vocabSize}`)
+  }
+  if (ids.length >= context) {
+    throw invalid(
+      `${which} has ${ids.length} tokens and leaves no room in the model's context of ${context} ` +
+        '(max_position_embeddings). Shorten it.',
+    )
+  }
+  const maxLength = Math.min(ids.length + maxNewTokens, context)
+  return { index, ids: [...ids], promptLength: ids.length, cached: 0, maxLength }
+}
+
+/**
+ * The tokens that a prompt stands for. A string is raw text (with the tokenizer's BOS) where `raw` says
+ * so or there is no template, else the user's turn of a conversation; a conversation is rendered with
+ * the header of the assistant's turn at its end.
+ */
+export function promptIds(
+  model: Model,
+  prompt: Prompt,
+  options: Pick<GenerateOptions, 'raw' | 'template'> = {},
+): number[] {
+  if (typeof prompt !== 'string' && !isConversation(prompt)) return Array.from(prompt)
+  const { tokenizer } = model
+  if (!tokenizer) {
+    throw new WestwindError(
+      'ERR_TOKENIZER',
+      `${model.path ?? 'the model'} has no tokenizer.json: prompts must be token ids`,
+    )
+  }
+  const raw = options.raw ?? !(options.template || tokenizer.chatTemplate !== undefined)
+  if (typeof prompt === 'string' && raw) {
+    return tokenizer.encode(prompt, { addSpecialTokens: true })
+  }
+  const template = options.template ?? compileTemplate(tokenizer.chatTemplate ?? zephyrTemplate)
+  const messages = typeof prompt === 'string' ? [{ role: 'user', content: prompt }] : prompt
+  const tokens = { ...templateTokens(tokenizer), addGenerationPrompt: true }
+  return tokenizer.encode(template.render(messages, tokens))
+}
+
+function isConversation(prompt: Exclude<Prompt, string>): prompt is readonly Message[] {
+  return typeof prompt[0] === 'object'
+}
+
+/**
+ * The tokens that end a text: `eos_token_id` of `generation_config.json`, else of `config.json`, and the
+ * tokenizer's EOS.
+ */
+export async function stopIdsOf(model: Model): Promise<number[]> {
+  const fromFile = model.path === undefined ? undefined : await generationEos(model.path)
+  const configured = [fromFile ?? model.config.eosTokenId ?? []].flat()
+  return [...new Set([...configured, model.tokenizer?.eosId ?? []].flat())]
+}
+
+async function generationEos(dir: string): Promise<number[] | undefined> {
+  const file = join(dir, 'generation_config.json')
+  const text = await readFile(file, 'utf8').catch(() => undefined)
+  if (text === undefined) return undefined
+  let json: unknown
+  try {
+    json = JSON.parse(text)
+  } catch (cause) {
+    throw new WestwindError('ERR_CONFIG', `${file}: not JSON`, { cause })
+  }
+  if (!isRecord(json) || json.eos_token_id === undefined || json.eos_token_id === null) {
+    return undefined
+  }
+  const ids = [json.eos_token_id].flat()
+  return ids.map((id) => {
+    if (typeof id === 'number' && Number.isInteger(id)) return id
+    throw new WestwindError(
+      'ERR_CONFIG',
+      `${file}: eos_token_id must be a token id or a list of them, got ${JSON.stringify(json.eos_token_id)}`,
+    )
+  })
+}
+
+function checkCount(name: string, value: number, least: number): void {
+  if (Number.isSafeInteger(value) && value >= least) return
+  throw invalid(`${name} must be an integer of at least ${least}, got ${value}`)
+}
+
+function invalid(message: string): WestwindError {
+  return new WestwindError('ERR_INVALID_ARG', message)
+}
