@@ -67,12 +67,12 @@ struct Block {
 };
 
 void multiply_block(const float* a, const float* b, int64_t k, float* c, int64_t ldc, int64_t rows, int64_t columns,
-                    float alpha, float beta) {
+                    float alpha, bool adds) {
   for (int64_t j = 0; j < columns; j += kTileN) {
     for (int64_t i = 0; i < rows; i += kTileM) {
       vf acc[kTileM][2];
       multiply(a + i * k, b + j * k, k, acc);
-      update(c + i * ldc + j, ldc, rows - i, columns - j, alpha, beta, acc);
+      update(c + i * ldc + j, ldc, rows - i, columns - j, alpha, adds, acc);
     }
   }
 }
@@ -87,9 +87,11 @@ void multiply_part(const Block& block, int64_t m, int64_t rows, int64_t n, int64
   bf16* rounded = static_cast<bf16*>(p.c) + (rounds ? c_at : 0);
   float* c = rounds ? packed + wide * kBlockK : static_cast<float*>(p.c) + c_at;
   const int64_t ldc = rounds ? wide : p.ldc;
-  if (rounds && p.beta != 0) {
+  const bool first = block.k0 == 0;
+  if (first && p.beta != 0 && (rounds || p.beta != 1)) {
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < columns; ++j) c[i * ldc + j] = to_float(rounded[i * p.ldc + j]);
+      for (int64_t j = 0; j < columns; ++j)
+        c[i * ldc + j] = p.beta * (rounds ? to_float(rounded[i * p.ldc + j]) : c[i * ldc + j]);
   }
 
   const Lines b{p.b, p.ldb, p.N, p.b_type == DType::kBf16, p.trans_b};
@@ -97,10 +99,10 @@ void multiply_part(const Block& block, int64_t m, int64_t rows, int64_t n, int64
   for (int64_t at = 0; at < block.depth; at += kBlockK) {
     const int64_t k = least(kBlockK, block.depth - at);
     pack<kTileN>(b, n, wide / kTileN, block.k0 + at, k, packed);
-    const float beta = block.k0 + at == 0 ? p.beta : 1.f;
+    const bool adds = p.beta != 0 || !first || at > 0;
     for (int64_t i = 0; i < rows; i += kBlockM) {
       multiply_block(block.a + all_rows * at + (m + i) * k, packed, k, c + i * ldc, ldc, least(kBlockM, rows - i), columns,
-                     p.alpha, beta);
+                     p.alpha, adds);
     }
   }
 

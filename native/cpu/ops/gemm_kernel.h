@@ -150,15 +150,14 @@ inline void multiply(const float* a, const float* b, int64_t k, vf (&acc)[kTileM
   }
 }
 
-// c = beta·c + alpha·acc, of which rows × columns exist; beta == 0 does not read c. Both whole and partial tiles go through
-// the same code, so that they round alike.
-inline void update(float* c, int64_t ldc, int64_t rows, int64_t columns, float alpha, float beta,
-                   const vf (&acc)[kTileM][2]) {
+// c (+)= alpha·acc, of which rows × columns exist; without `adds` c is not read. One product and one sum: there is one way to
+// contract them, so that every tile rounds alike, whole or partial.
+inline void update(float* c, int64_t ldc, int64_t rows, int64_t columns, float alpha, bool adds, const vf (&acc)[kTileM][2]) {
   float partial[kTileM * kTileN];
   const bool whole = rows >= kTileM && columns >= kTileN;
   float* to = whole ? c : partial;
   const int64_t ld = whole ? ldc : kTileN;
-  if (!whole && beta != 0) {
+  if (!whole && adds) {
     for (int i = 0; i < kTileM; ++i)
       for (int j = 0; j < kTileN; ++j) partial[i * kTileN + j] = i < rows && j < columns ? c[i * ldc + j] : 0;
   }
@@ -167,7 +166,7 @@ inline void update(float* c, int64_t ldc, int64_t rows, int64_t columns, float a
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) {
       float* at = to + i * ld + j * kLanes;
-      store(at, beta == 0 ? alpha * acc[i][j] : beta * load(at) + alpha * acc[i][j]);
+      store(at, adds ? load(at) + alpha * acc[i][j] : alpha * acc[i][j]);
     }
   }
   if (!whole) {
