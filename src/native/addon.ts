@@ -16,6 +16,7 @@ export function native(): Addon {
   if (loaded) return loaded
   const root = join(dirname(fileURLToPath(import.meta.url)), '../..')
   const file = process.env.WESTWIND_ADDON ?? join(root, 'build/Release/westwind.node')
+  limitSpinning()
   try {
     loaded = createRequire(import.meta.url)(file) as Addon
   } catch (cause) {
@@ -28,4 +29,16 @@ export function native(): Addon {
     )
   }
   return loaded
+}
+
+/**
+ * Threads that wait for the next parallel loop spin some microseconds, then sleep. libgomp's default, to
+ * spin for milliseconds, makes small models 40 times slower where another program wants the cores.
+ * libgomp reads this once, when the addon is loaded.
+ */
+function limitSpinning(): void {
+  const { env } = process
+  if (env.GOMP_SPINCOUNT === undefined && env.OMP_WAIT_POLICY === undefined) {
+    env.GOMP_SPINCOUNT = '1000'
+  }
 }
