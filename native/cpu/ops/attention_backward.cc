@@ -192,6 +192,7 @@ void backward(const AttentionBackwardParams& p) {
   const Trees trees = find_trees(g);
   parallel_for(static_cast<int64_t>(trees.count) * p.Hkv, [&](int64_t item) {
     const int64_t tree = item / p.Hkv, kv_head = item % p.Hkv, sums = trees.rows[tree] * Dp;
+    if (sums == 0) return;
     const Workspace w = workspace(step * group, D, Dp);
     float* dk = static_cast<float*>(scratch(Slot::kRows, 2 * 4 * sums));
     float* dv = dk + sums;

@@ -64,25 +64,72 @@ template <class T, class RowAt>
 inline void pack_rows(int64_t n, int64_t D, int64_t capacity, float scale, const RowAt& row_at, float* panels) {
   for (int64_t i = 0; i < n; ++i) {
     const T* row = row_at(i);
-    for (int64_t d = 0; d < D; d += kLanes) {
-      float* to = panels + (d / kWide * capacity + i) * kWide + d % kWide;
-      store(to, (D - d >= kLanes ? load(row + d) : load_tail(row + d, static_cast<int>(D - d))) * scale);
+    float* to = panels + i * kWide;
+    int64_t d = 0;
+    for (; d + kWide <= D; d += kWide, to += capacity * kWide) {
+      store(to, load(row + d) * scale);
+      store(to + kLanes, load(row + d + kLanes) * scale);
     }
-    for (int64_t d = round_up(D, kLanes); d < round_up(D, kWide); ++d)
-      panels[(d / kWide * capacity + i) * kWide + d % kWide] = 0;
+    if (d < D)
+      for (int j = 0; j < kWide; ++j) to[j] = d + j < D ? to_float(row[d + j]) * scale : 0;
   }
 }
 
-// The same rows transposed: panels [kKeys / kWide][D][kWide], lanes over rows; rows from n to kKeys are 0.
+typedef float v4 __attribute__((vector_size(16)));
+typedef uint32_t u4 __attribute__((vector_size(16)));
+typedef uint16_t h4 __attribute__((vector_size(8)));
+
+inline v4 load4(const float* p) {
+  v4 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+inline v4 load4(const bf16* p) {
+  h4 h;
+  memcpy(&h, p, sizeof h);
+  return (v4)(__builtin_convertvector(h, u4) << 16);
+}
+
+#if defined(__clang__)
+#define WESTWIND_SHUFFLE4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define WESTWIND_SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, u4{i, j, k, l})
+#endif
+
+// The same rows transposed: panels [kKeys / kWide][D][kWide], lanes over rows; rows from n to kKeys are 0. In squares of
+// four rows and four columns: the rows lie apart in memory, so several have to be on their way at a time.
 template <class T, class RowAt>
 inline void pack_transposed(int64_t n, int64_t D, const RowAt& row_at, float* panels) {
-  for (int64_t i = 0; i < kKeys; ++i) {
+  for (int64_t i = 0; i < kKeys; i += 4) {
     float* to = panels + i / kWide * D * kWide + i % kWide;
-    if (i < n) {
-      const T* row = row_at(i);
-      for (int64_t d = 0; d < D; ++d) to[d * kWide] = to_float(row[d]);
-    } else {
-      for (int64_t d = 0; d < D; ++d) to[d * kWide] = 0;
+    int64_t d = 0;
+    if (i + 4 <= n) {
+      const T *r0 = row_at(i), *r1 = row_at(i + 1), *r2 = row_at(i + 2), *r3 = row_at(i + 3);
+      for (; d + 4 <= D; d += 4) {
+        const v4 a = load4(r0 + d), b = load4(r1 + d), c = load4(r2 + d), e = load4(r3 + d);
+        const v4 ab01 = WESTWIND_SHUFFLE4(a, b, 0, 4, 1, 5), ab23 = WESTWIND_SHUFFLE4(a, b, 2, 6, 3, 7);
+        const v4 ce01 = WESTWIND_SHUFFLE4(c, e, 0, 4, 1, 5), ce23 = WESTWIND_SHUFFLE4(c, e, 2, 6, 3, 7);
+        const v4 columns[4] = {
+            WESTWIND_SHUFFLE4(ab01, ce01, 0, 1, 4, 5), WESTWIND_SHUFFLE4(ab01, ce01, 2, 3, 6, 7),
+            WESTWIND_SHUFFLE4(ab23, ce23, 0, 1, 4, 5), WESTWIND_SHUFFLE4(ab23, ce23, 2, 3, 6, 7)};
+        for (int j = 0; j < 4; ++j) memcpy(to + (d + j) * kWide, &columns[j], sizeof columns[j]);
+      }
+    }
+    for (int64_t j = 0; j < 4; ++j)
+      for (int64_t rest = d; rest < D; ++rest) to[rest * kWide + j] = i + j < n ? to_float(row_at(i + j)[rest]) : 0;
+  }
+}
+#undef WESTWIND_SHUFFLE4
+
+// Asks for K and V of the key block from `key` on while the block before it is worked on: their rows lie apart in memory.
+template <class T>
+inline void fetch_ahead(const T* k, const T* v, int64_t stride, int64_t D, const KeyRange& keys, int64_t key,
+                        int64_t end) {
+  for (int64_t i = key; i < least(key + kKeys, end); ++i) {
+    const int64_t row = keys.row(i) * stride;
+    for (int64_t d = 0; d < D; d += 64 / static_cast<int64_t>(sizeof(T))) {
+      __builtin_prefetch(k + row + d);
+      __builtin_prefetch(v + row + d);
     }
   }
 }

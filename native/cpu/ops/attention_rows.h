@@ -107,6 +107,7 @@ void attend(const QueryBlock<T>& p) {
     }
     pack_transposed<T>(n, D, [&](int64_t i) { return p.k + p.keys.row(key + i) * p.kv_stride; }, k_panels);
     pack_rows<T>(n, D, kKeys, 1, [&](int64_t i) { return p.v + p.keys.row(key + i) * p.kv_stride; }, v_panels);
+    fetch_ahead(p.k, p.v, p.kv_stride, D, p.keys, key + kKeys, last_key);
     for (int first = 0; first < rows; first += kChunk) {
       const int M = static_cast<int>(least(kChunk, rows - first));
       const auto visible = [&](int r) {
