@@ -142,8 +142,8 @@ export interface SftConfig extends TrainingConfig {
   /** With 'wrapped': one more EOS after every document (TRL of 2023 did). */
   eosBetween: boolean
   assistantOnlyLoss: boolean
-  /** Of rows with `prompt` and `completion`. */
-  completionOnlyLoss: boolean
+  /** Of rows with `prompt` and `completion`; null: true for those, and no matter for others. */
+  completionOnlyLoss: boolean | null
   /** Column with plain text, where rows have that. */
   datasetTextField: string
 }

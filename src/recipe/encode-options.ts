@@ -17,6 +17,6 @@ export function encodeOptions(config: SftConfig | DpoConfig): EncodeOptions {
     insertEmptySystem,
     maxLength: packing === 'wrapped' ? null : maxLength, // the stream is cut, not its documents
     assistantOnlyLoss,
-    completionOnlyLoss,
+    ...(completionOnlyLoss !== null && { completionOnlyLoss }),
   }
 }

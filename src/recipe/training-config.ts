@@ -21,7 +21,7 @@ export function sftConfig(keys: SftKeys, notes: string[], fail: Fail): SftConfig
       keys.eos_between ??
       (packing === 'wrapped' && keys.dataset_kwargs?.append_concat_token === true),
     assistantOnlyLoss: keys.assistant_only_loss,
-    completionOnlyLoss: keys.completion_only_loss ?? true,
+    completionOnlyLoss: keys.completion_only_loss ?? null,
     datasetTextField: keys.dataset_text_field,
   }
 }

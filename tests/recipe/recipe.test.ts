@@ -41,7 +41,7 @@ describe('defaults', () => {
       maxLength: 1024,
       packing: false,
       assistantOnlyLoss: false,
-      completionOnlyLoss: true,
+      completionOnlyLoss: null,
       evalStrategy: 'no',
       doEval: false,
       saveStrategy: 'steps',
