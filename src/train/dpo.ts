@@ -6,6 +6,7 @@ import type { DpoConfig, Recipe } from '../recipe/config.js'
 import { encodeOptions } from '../recipe/encode-options.js'
 import { dpoEvaluate, dpoGradients, type ReferencedPair } from './dpo-step.js'
 import type { TextInputs } from './inputs.js'
+import { progressOf } from './progress.js'
 import { checkReference, type ReferenceLogps, referenceLogps } from './reference.js'
 import { chunks } from './sft.js'
 import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
@@ -40,7 +41,7 @@ async function prepareStage(
   const train = await preparePairs(rows.train, {
     ...shared,
     name: 'train',
-    onProgress: options.onTokenised,
+    onProgress: progressOf('tokenise', options.stream),
   })
   const test =
     evaluates && rows.test.length > 0
@@ -68,6 +69,7 @@ async function prepareStage(
           batchSize: config.precomputeRefBatchSize ?? config.perDeviceEvalBatchSize,
           prefixSharing: config.prefixSharing,
           signal: options.signal,
+          onProgress: progressOf('reference', options.stream),
         })
         note(
           `reference: log-probs of ${pairs.length} pairs ${reference.fromCache ? 'from cache' : 'computed'}`,

@@ -105,6 +105,17 @@ export class Progress {
   }
 }
 
+/** A callback `(done, total)` that shows a {@link Progress} from its first call to the last unit. */
+export function progressOf(label: string, stream: ProgressStream | undefined) {
+  let bar: Progress | undefined
+  return (done: number, total: number): void => {
+    if (!stream || total === 0) return
+    bar ??= new Progress({ label, total, stream })
+    bar.update(done)
+    if (done >= total) bar.close()
+  }
+}
+
 /** The values worth a line, in reading order, by their name in the record. */
 const columns: [name: string, label: string, format: (x: number) => string][] = [
   ['loss', 'loss', fixed],

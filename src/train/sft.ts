@@ -6,6 +6,7 @@ import { packBfd, packWrapped } from '../data/packing.js'
 import type { Recipe, SftConfig } from '../recipe/config.js'
 import { encodeOptions } from '../recipe/encode-options.js'
 import type { TextInputs } from './inputs.js'
+import { progressOf } from './progress.js'
 import { sftEvaluate, sftGradients } from './sft-step.js'
 import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
 
@@ -39,7 +40,7 @@ async function prepareStage(
   const train = await prepareSft(rows.train, {
     ...shared,
     name: 'train',
-    onProgress: options.onTokenised,
+    onProgress: progressOf('tokenise', options.stream),
   })
   const test =
     evaluates && rows.test.length > 0

@@ -24,8 +24,6 @@ export interface RunOptions {
   stream?: ProgressStream
   /** Every line of `metrics.jsonl`, as it is written. */
   onLog?: (record: Record<string, number>) => void
-  /** Rows tokenised so far. */
-  onTokenised?: (done: number, total: number) => void
 }
 
 export interface RunResult {
