@@ -33,6 +33,7 @@ export function gemm(a: Tensor, b: Tensor, options: GemmOptions = {}): Tensor {
     out: [out, floats, ['M', 'N']],
   })
   check('gemm', beta === 0 || out !== undefined, 'beta needs out', beta)
+  check('gemm', out === undefined || (out !== a && out !== b), 'out must not be a or b', out)
   const c = out ?? empty([M, N], dtype ?? a.dtype, device)
   const lda = Math.max(transA ? M : K, 1)
   const ldb = Math.max(transB ? K : N, 1)
