@@ -1,12 +1,16 @@
 // attention_backward: weights again from lse, five matrix products per pair of blocks, each done once.
 //
-//   P = exp(S − lse)   dV = Pᵀ dO   dP = dO Vᵀ   dS = P ∘ (dP − delta)   dQ = scale · dS K   dK = dSᵀ (scale · Q)
-//   delta = rowsum(dO ∘ O)                                                         (FlashAttention-2, arXiv:2307.08691)
+//   P = exp(S − lse)     delta = rowsum(dO ∘ O)     dP = dO Vᵀ     dS = P ∘ (dP − delta)
 //
-// Segments that share a prefix form a tree, and trees share no key. One work item is a tree and a KV head: it goes over
-// its query blocks in order, finishes each block's dQ, and adds dK and dV up in f32 in its own memory. So sums have one
-// order whatever the threads, and nothing is recomputed; a pass over keys and another over queries would need seven
-// products. The price: a row of one document has only Hkv items. Contract: ops/attention.h
+//   dV = Pᵀ dO     dQ = scale · dS K     dK = dSᵀ (scale · Q)
+//
+// (FlashAttention-2, arXiv:2307.08691)
+//
+// Segments that share a prefix form a tree, and trees share no key. One work item is a tree and a KV head: it
+// goes over its query blocks in order, finishes each block's dQ, and adds dK and dV up in f32 in its own
+// memory. So sums have one order whatever the threads, and nothing is recomputed; a pass over keys and
+// another over queries would need seven products. The price: a row of one document has only Hkv items.
+// Contract: ops/attention.h
 #include "../ops.h"
 #include "../parallel.h"
 #include "../scratch.h"
@@ -62,8 +66,9 @@ struct Workspace {
 };
 
 Workspace workspace(int64_t rows, int64_t D, int64_t Dp) {
-  const int64_t sizes[] = {rows * D,   rows * D,   rows * Dp,    rows * Dp,    kKeys * D, kKeys * D, kKeys * Dp,
-                           kKeys * Dp, rows * kKeys, rows * kKeys, rows * Dp, rows,      rows};
+  const int64_t sizes[] = {rows * D,  rows * D,   rows * Dp,  rows * Dp,    kKeys * D,
+                           kKeys * D, kKeys * Dp, kKeys * Dp, rows * kKeys, rows * kKeys,
+                           rows * Dp, rows,       rows};
   int64_t total = 0;
   for (const int64_t size : sizes) total += round_up(size, 16);
   float* at = static_cast<float*>(scratch(Slot::kBlock, 4 * total));
@@ -72,13 +77,13 @@ Workspace workspace(int64_t rows, int64_t D, int64_t Dp) {
     part[i] = at;
     at += round_up(sizes[i], 16);
   }
-  return {part[0], part[1], part[2], part[3], part[4],  part[5], part[6],
+  return {part[0], part[1], part[2], part[3],  part[4],  part[5], part[6],
           part[7], part[8], part[9], part[10], part[11], part[12]};
 }
 
 // dP in dscores and S in weights become dS and P: one row.
-inline void differentiate_row(float* weights, float* dscores, int visible, const int32_t* key_positions, int32_t oldest,
-                              float lse, float delta) {
+inline void differentiate_row(float* weights, float* dscores, int visible, const int32_t* key_positions,
+                              int32_t oldest, float lse, float delta) {
   const bool masked = visible < kKeys || key_positions != nullptr;
   const vf by = splat(lse), less = splat(delta);
   for (int key = 0; key < kKeys; key += kLanes) {
@@ -96,8 +101,9 @@ inline void differentiate_row(float* weights, float* dscores, int visible, const
 
 // One query block of segment s against all its keys; dk and dv have the rows of the segment's tree.
 template <class T>
-void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, int64_t tokens, int64_t kv_head,
-                    int64_t own_place, int64_t prefix_place, const Workspace& w, float* dk, float* dv) {
+void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, int64_t tokens,
+                    int64_t kv_head, int64_t own_place, int64_t prefix_place, const Workspace& w, float* dk,
+                    float* dv) {
   const Segments& g = p.segments;
   const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv, rows = tokens * group;
   const int64_t stride = (p.Hq + 2 * p.Hkv) * D;
@@ -106,8 +112,12 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
   const T* dout = static_cast<const T*>(p.dout);
   const T* k = qkv + (p.Hq + kv_head) * D;
   const T* v = k + p.Hkv * D;
-  const auto q_row = [&](int64_t r) { return qkv + (begin + r / group) * stride + (kv_head * group + r % group) * D; };
-  const auto out_at = [&](int64_t r) { return ((begin + r / group) * p.Hq + kv_head * group + r % group) * D; };
+  const auto q_row = [&](int64_t r) {
+    return qkv + (begin + r / group) * stride + (kv_head * group + r % group) * D;
+  };
+  const auto out_at = [&](int64_t r) {
+    return ((begin + r / group) * p.Hq + kv_head * group + r % group) * D;
+  };
 
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = q_row(r);
@@ -123,7 +133,8 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
     w.lse[r] = p.lse[(kv_head * group + r % group) * p.T + begin + r / group];
   }
   pack_rows<T>(rows, D, rows, p.scale, q_row, w.q_panels);
-  pack_rows<T>(rows, D, rows, 1, [&](int64_t r) { return dout + out_at(r); }, w.dout_panels);
+  pack_rows<T>(
+      rows, D, rows, 1, [&](int64_t r) { return dout + out_at(r); }, w.dout_panels);
   memset(w.dq, 0, sizeof(float) * rows * Dp);
 
   int32_t low = INT32_MAX, high = 0;
@@ -145,7 +156,8 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
     }
     const auto k_row = [&](int64_t i) { return k + keys.row(key + i) * stride; };
     pack_transposed<T>(n, D, k_row, w.k_columns);
-    pack_transposed<T>(n, D, [&](int64_t i) { return v + keys.row(key + i) * stride; }, w.v_columns);
+    pack_transposed<T>(
+        n, D, [&](int64_t i) { return v + keys.row(key + i) * stride; }, w.v_columns);
     pack_rows<T>(n, D, kKeys, 1, k_row, w.k_panels);
 
     const auto visible = [&](int64_t r) {
@@ -157,17 +169,19 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
     scores(M, D, w.dout, w.v_columns, w.dscores, visible);
     for (int r = 0; r < M; ++r)
       differentiate_row(w.weights + r * kKeys, w.dscores + r * kKeys, visible(r), positions,
-                        positions == nullptr ? 0 : g.positions[begin + r / group] - g.window + 1, w.lse[r], w.delta[r]);
+                        positions == nullptr ? 0 : g.positions[begin + r / group] - g.window + 1, w.lse[r],
+                        w.delta[r]);
     add_weighted(M, Dp, w.dscores, w.k_panels, w.dq, visible);
 
-    // dK and dV of this pair of blocks, a tile of keys at a time, over the rows that see the tile's first key.
+    // dK and dV of this pair of blocks, a tile of keys at a time, over the rows that see its first key.
     const auto add_to_keys = [&](const float* a, const float* panels, float* sums) {
       for (int64_t d = 0; d < Dp; d += kWide)
         for (int j = 0; j < n; j += kTile) {
           const int64_t hidden = key + j + 1 - seen;  // tokens before the first that sees key j
           const int64_t from = hidden > 0 ? hidden * group : 0;
-          tile<true>(static_cast<int>(least(kTile, n - j)), from < rows ? rows - from : 0, a + from * kKeys + j, kKeys,
-                     panels + (d / kWide * rows + from) * kWide, w.dkv + j * Dp + d, Dp, false);
+          tile<true>(static_cast<int>(least(kTile, n - j)), from < rows ? rows - from : 0,
+                     a + from * kKeys + j, kKeys, panels + (d / kWide * rows + from) * kWide,
+                     w.dkv + j * Dp + d, Dp, false);
         }
       for (int64_t j = 0; j < n; ++j) {
         const int64_t at = key + j < keys.split ? prefix_place + key + j : own_place + key + j - keys.split;
@@ -188,7 +202,8 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
 template <class T>
 void backward(const AttentionBackwardParams& p) {
   const Segments& g = p.segments;
-  const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv, step = group < kRows ? kRows / group : 1;
+  const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv;
+  const int64_t step = group < kRows ? kRows / group : 1;
   const Trees trees = find_trees(g);
   parallel_for(static_cast<int64_t>(trees.count) * p.Hkv, [&](int64_t item) {
     const int64_t tree = item / p.Hkv, kv_head = item % p.Hkv, sums = trees.rows[tree] * Dp;

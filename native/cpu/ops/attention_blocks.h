@@ -1,17 +1,19 @@
-// What the attention kernels share: blocks of keys and values packed as f32, and the small matrix products over them.
+// What the attention kernels share: blocks of keys and values packed as f32, and the small matrix products
+// over them.
 //
-// Keys have a *logical* order: those of the prefix segment, then the segment's own, or the entries of a cache slot. A key
-// block is kKeys consecutive logical keys from a multiple of kKeys on, wherever the rows lie. So a token's result has the
-// same bits in any layout of the row, with the prefix shared or repeated, and when decoding from a cache.
+// Keys have a *logical* order: those of the prefix segment, then the segment's own, or the entries of a cache
+// slot. A key block is kKeys consecutive logical keys from a multiple of kKeys on, wherever the rows lie. So
+// a token's result has the same bits in any layout of the row, with the prefix shared or repeated, and when
+// decoding from a cache.
 #pragma once
 #include "../vec.h"
 
 namespace westwind {
 namespace {
 
-constexpr int kKeys = 64;        // keys per block: K and V of one block at D = 64 are 16 KiB each
-constexpr int kRows = 192;       // query rows (tokens times heads of the group) per block: amortises packing K and V
-constexpr int kTile = 6;         // rows of a register tile: 6 x 2 sums, 2 loads and a broadcast fill 16 registers
+constexpr int kKeys = 64;   // keys per block: K and V of one block at D = 64 are 16 KiB each
+constexpr int kRows = 192;  // query rows per block, tokens times heads of the group: packing K and V pays off
+constexpr int kTile = 6;    // rows of a register tile: 6 x 2 sums, 2 loads and a broadcast fill 16 registers
 constexpr int kWide = 2 * kLanes;  // columns of a register tile, and of a packed panel
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -23,10 +25,11 @@ struct KeyRange {
   int64_t row(int64_t key) const { return key < split ? first + key : second + (key - split); }
 };
 
-// c[R, kWide] (+)= a[R, K] · b[K, kWide]; one fused multiply-add after another over K, so no element depends on R.
-// kColumns: element (r, k) of `a` is a[k·lda + r], else a[r·lda + k].
+// c[R, kWide] (+)= a[R, K] · b[K, kWide]; one fused multiply-add after another over K, so no element depends
+// on R. kColumns: element (r, k) of `a` is a[k·lda + r], else a[r·lda + k].
 template <int R, bool kColumns>
-inline void tile(int64_t K, const float* a, int64_t lda, const float* b, float* c, int64_t ldc, bool accumulate) {
+inline void tile(int64_t K, const float* a, int64_t lda, const float* b, float* c, int64_t ldc,
+                 bool accumulate) {
   vf sum[R][2];
   for (int r = 0; r < R; ++r) {
     sum[r][0] = accumulate ? load(c + r * ldc) : vf{};
@@ -47,21 +50,29 @@ inline void tile(int64_t K, const float* a, int64_t lda, const float* b, float* 
 }
 
 template <bool kColumns>
-inline void tile(int R, int64_t K, const float* a, int64_t lda, const float* b, float* c, int64_t ldc, bool accumulate) {
+inline void tile(int R, int64_t K, const float* a, int64_t lda, const float* b, float* c, int64_t ldc,
+                 bool accumulate) {
   switch (R) {
-    case 1: return tile<1, kColumns>(K, a, lda, b, c, ldc, accumulate);
-    case 2: return tile<2, kColumns>(K, a, lda, b, c, ldc, accumulate);
-    case 3: return tile<3, kColumns>(K, a, lda, b, c, ldc, accumulate);
-    case 4: return tile<4, kColumns>(K, a, lda, b, c, ldc, accumulate);
-    case 5: return tile<5, kColumns>(K, a, lda, b, c, ldc, accumulate);
-    default: return tile<6, kColumns>(K, a, lda, b, c, ldc, accumulate);
+    case 1:
+      return tile<1, kColumns>(K, a, lda, b, c, ldc, accumulate);
+    case 2:
+      return tile<2, kColumns>(K, a, lda, b, c, ldc, accumulate);
+    case 3:
+      return tile<3, kColumns>(K, a, lda, b, c, ldc, accumulate);
+    case 4:
+      return tile<4, kColumns>(K, a, lda, b, c, ldc, accumulate);
+    case 5:
+      return tile<5, kColumns>(K, a, lda, b, c, ldc, accumulate);
+    default:
+      return tile<6, kColumns>(K, a, lda, b, c, ldc, accumulate);
   }
 }
 
-// n rows of D elements, row i at row_at(i), into panels [ceil(D / kWide)][capacity][kWide] of f32 times `scale`. Columns
-// past D are 0.
+// n rows of D elements, row i at row_at(i), into panels [ceil(D / kWide)][capacity][kWide] of f32 times
+// `scale`. Columns past D are 0.
 template <class T, class RowAt>
-inline void pack_rows(int64_t n, int64_t D, int64_t capacity, float scale, const RowAt& row_at, float* panels) {
+inline void pack_rows(int64_t n, int64_t D, int64_t capacity, float scale, const RowAt& row_at,
+                      float* panels) {
   for (int64_t i = 0; i < n; ++i) {
     const T* row = row_at(i);
     float* to = panels + i * kWide;
@@ -96,8 +107,9 @@ inline v4 load4(const bf16* p) {
 #define WESTWIND_SHUFFLE4(a, b, i, j, k, l) __builtin_shuffle(a, b, u4{i, j, k, l})
 #endif
 
-// The same rows transposed: panels [kKeys / kWide][D][kWide], lanes over rows; rows from n to kKeys are 0. In squares of
-// four rows and four columns: the rows lie apart in memory, so several have to be on their way at a time.
+// The same rows transposed: panels [kKeys / kWide][D][kWide], lanes over rows; rows from n to kKeys are 0. In
+// squares of four rows and four columns: the rows lie apart in memory, so several have to be on their way at
+// a time.
 template <class T, class RowAt>
 inline void pack_transposed(int64_t n, int64_t D, const RowAt& row_at, float* panels) {
   for (int64_t i = 0; i < kKeys; i += 4) {
@@ -116,12 +128,14 @@ inline void pack_transposed(int64_t n, int64_t D, const RowAt& row_at, float* pa
       }
     }
     for (int64_t j = 0; j < 4; ++j)
-      for (int64_t rest = d; rest < D; ++rest) to[rest * kWide + j] = i + j < n ? to_float(row_at(i + j)[rest]) : 0;
+      for (int64_t rest = d; rest < D; ++rest)
+        to[rest * kWide + j] = i + j < n ? to_float(row_at(i + j)[rest]) : 0;
   }
 }
 #undef WESTWIND_SHUFFLE4
 
-// Asks for K and V of the key block from `key` on while the block before it is worked on: their rows lie apart in memory.
+// Asks for K and V of the key block from `key` on while the block before it is worked on: their rows lie
+// apart in memory.
 template <class T>
 inline void fetch_ahead(const T* k, const T* v, int64_t stride, int64_t D, const KeyRange& keys, int64_t key,
                         int64_t end) {
@@ -134,8 +148,8 @@ inline void fetch_ahead(const T* k, const T* v, int64_t stride, int64_t D, const
   }
 }
 
-// c[M, kKeys] = a[M, D] · transposed panels. Columns that no row of a tile sees are left alone: visible(r) keys of the
-// block are visible to rows up to r, ascending in r.
+// c[M, kKeys] = a[M, D] · transposed panels. Columns that no row of a tile sees are left alone: visible(r)
+// keys of the block are visible to rows up to r, ascending in r.
 template <class Visible>
 inline void scores(int M, int64_t D, const float* a, const float* panels, float* c, const Visible& visible) {
   for (int key = 0; key < kKeys; key += kWide)
@@ -148,7 +162,8 @@ inline void scores(int M, int64_t D, const float* a, const float* panels, float*
 
 // c[M, Dp] += p[M, kKeys] · row panels.
 template <class Visible>
-inline void add_weighted(int M, int64_t Dp, const float* p, const float* panels, float* c, const Visible& visible) {
+inline void add_weighted(int M, int64_t Dp, const float* p, const float* panels, float* c,
+                         const Visible& visible) {
   for (int64_t d = 0; d < Dp; d += kWide)
     for (int r = 0; r < M; r += kTile) {
       const int R = static_cast<int>(least(kTile, M - r));
@@ -156,7 +171,8 @@ inline void add_weighted(int M, int64_t Dp, const float* p, const float* panels,
     }
 }
 
-// e^x for x <= 0 or little above; exactly 0 from −88 down, exactly 1 at 0; NaN stays NaN. As exp of vec.h without its ends.
+// e^x for x <= 0 or little above; exactly 0 from −88 down, exactly 1 at 0; NaN stays NaN. As exp of vec.h
+// without its ends.
 inline vf exp_of_negative(vf x) {
   const vf low = splat(-88.f);
   x = x < low ? low : x;
@@ -173,8 +189,8 @@ inline vf exp_of_negative(vf x) {
   return p * (vf)(((vi)shifted - (0x4b400000 - 127)) << 23);  // at −88 the exponent field is 0: times +0
 }
 
-// Which of the kLanes keys from `key` on a row sees: the first `visible` of the block, if key_position is given those at
-// or after `oldest` only.
+// Which of the kLanes keys from `key` on a row sees: the first `visible` of the block, if key_position is
+// given those at or after `oldest` only.
 inline vi mask_of(int key, int visible, const int32_t* key_position, int32_t oldest) {
   vi index;
   for (int i = 0; i < kLanes; ++i) index[i] = key + i;
@@ -193,13 +209,15 @@ struct BlockWindow {
   bool hides_all, hides_some;
 };
 
-// rows of keys [key, key + n); positions null: a key's position is its logical index. Queries lie between the positions
-// `low` and `high`.
-inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window, int32_t low,
-                      int32_t high, BlockWindow* out) {
+// rows of keys [key, key + n); positions null: a key's position is its logical index. Queries lie between the
+// positions `low` and `high`.
+inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window,
+                      int32_t low, int32_t high, BlockWindow* out) {
   int32_t newest = -1, oldest = INT32_MAX;
   for (int i = 0; i < kKeys; ++i) {
-    const int32_t at = i >= n ? 0 : positions == nullptr ? static_cast<int32_t>(key + i) : positions[keys.row(key + i)];
+    const int32_t at = i >= n                 ? 0
+                       : positions == nullptr ? static_cast<int32_t>(key + i)
+                                              : positions[keys.row(key + i)];
     out->position[i] = at;
     if (i < n && at > newest) newest = at;
     if (i < n && at < oldest) oldest = at;

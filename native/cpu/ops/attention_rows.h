@@ -1,6 +1,6 @@
-// Attention of one block of query rows over its logical keys: online softmax over key blocks (FlashAttention-2,
-// arXiv:2307.08691), everything in f32. Used over a packed row (attention.cc) and over a cache (decode.cc); both give a
-// token the same bits.
+// Attention of one block of query rows over its logical keys: online softmax over key blocks
+// (FlashAttention-2, arXiv:2307.08691), everything in f32. Used over a packed row (attention.cc) and over a
+// cache (decode.cc); both give a token the same bits.
 #pragma once
 #include "../scratch.h"
 #include "attention_blocks.h"
@@ -8,9 +8,11 @@
 namespace westwind {
 namespace {
 
-constexpr int kChunk = 48;  // rows whose scores are made, weighted and used while in L1: 48 x 64 floats are 12 KiB
+// Rows whose scores are made, weighted and used while in L1: 48 x 64 floats are 12 KiB.
+constexpr int kChunk = 48;
 
-// `tokens` queries times the `group` query heads of one KV head. Row r of the block is head r % group of token r / group.
+// `tokens` queries times the `group` query heads of one KV head. Row r of the block is head r % group of
+// token r / group.
 template <class T>
 struct QueryBlock {
   int64_t tokens, group, D;
@@ -24,8 +26,8 @@ struct QueryBlock {
   const T* v;
   int64_t kv_stride;
   KeyRange keys;
-  const int32_t* seen;  // [tokens]: token i sees logical keys [0, seen[i]); ascending, >= 1
-  int32_t window;       // <= 0: none
+  const int32_t* seen;             // [tokens]: token i sees logical keys [0, seen[i]); ascending, >= 1
+  int32_t window;                  // <= 0: none
   const int32_t* query_positions;  // [tokens]; read with a window only
   const int32_t* key_positions;    // by row of the key range; null: the logical index
   float scale;
@@ -33,11 +35,11 @@ struct QueryBlock {
 
 inline int64_t tokens_per_block(int64_t group) { return group < kRows ? kRows / group : 1; }
 
-// One row's scores to weights exp(score − max), 0 where hidden; folds them into max and sum (kLanes partial sums) and
-// returns by what the row's earlier sums have to be multiplied.
+// One row's scores to weights exp(score − max), 0 where hidden; folds them into max and sum (kLanes partial
+// sums) and returns by what the row's earlier sums have to be multiplied.
 template <bool kMasked>
-inline float fold_scores(float* row, int visible, const int32_t* key_positions, int32_t oldest, float* row_max,
-                         float* row_sum) {
+inline float fold_scores(float* row, int visible, const int32_t* key_positions, int32_t oldest,
+                         float* row_max, float* row_sum) {
   constexpr int kVectors = kKeys / kLanes;
   const vf minus_inf = splat(-__builtin_inff());
   vf x[kVectors];
@@ -76,10 +78,10 @@ void attend(const QueryBlock<T>& p) {
   float* out = memory;  // [rows, Dp]
   float* k_panels = out + rows * Dp;
   float* v_panels = k_panels + kKeys * D;
-  float* weights = v_panels + kKeys * Dp;        // [kChunk, kKeys]
-  float* sums = weights + kChunk * kKeys;        // [rows, kLanes]
-  float* q = sums + rows * kLanes;               // [rows, D], times scale
-  float* maxima = q + rows * D;                  // [rows]
+  float* weights = v_panels + kKeys * Dp;  // [kChunk, kKeys]
+  float* sums = weights + kChunk * kKeys;  // [rows, kLanes]
+  float* q = sums + rows * kLanes;         // [rows, D], times scale
+  float* maxima = q + rows * D;            // [rows]
 
   int32_t low = INT32_MAX, high = 0;
   if (p.window > 0)
@@ -105,8 +107,10 @@ void attend(const QueryBlock<T>& p) {
       if (window.hides_all) continue;
       if (window.hides_some) positions = window.position;
     }
-    pack_transposed<T>(n, D, [&](int64_t i) { return p.k + p.keys.row(key + i) * p.kv_stride; }, k_panels);
-    pack_rows<T>(n, D, kKeys, 1, [&](int64_t i) { return p.v + p.keys.row(key + i) * p.kv_stride; }, v_panels);
+    pack_transposed<T>(
+        n, D, [&](int64_t i) { return p.k + p.keys.row(key + i) * p.kv_stride; }, k_panels);
+    pack_rows<T>(
+        n, D, kKeys, 1, [&](int64_t i) { return p.v + p.keys.row(key + i) * p.kv_stride; }, v_panels);
     fetch_ahead(p.k, p.v, p.kv_stride, D, p.keys, key + kKeys, last_key);
     for (int first = 0; first < rows; first += kChunk) {
       const int M = static_cast<int>(least(kChunk, rows - first));
@@ -120,8 +124,10 @@ void attend(const QueryBlock<T>& p) {
         const int row = first + r, count = visible(r);
         const int32_t oldest = positions == nullptr ? 0 : p.query_positions[row / group] - p.window + 1;
         const float shrink = count == kKeys && positions == nullptr
-            ? fold_scores<false>(weights + r * kKeys, count, nullptr, 0, maxima + row, sums + row * kLanes)
-            : fold_scores<true>(weights + r * kKeys, count, positions, oldest, maxima + row, sums + row * kLanes);
+                                 ? fold_scores<false>(weights + r * kKeys, count, nullptr, 0, maxima + row,
+                                                      sums + row * kLanes)
+                                 : fold_scores<true>(weights + r * kKeys, count, positions, oldest,
+                                                     maxima + row, sums + row * kLanes);
         if (shrink == 1) continue;
         float* sum = out + row * Dp;
         for (int64_t d = 0; d < Dp; d += kLanes) store(sum + d, load(sum + d) * shrink);

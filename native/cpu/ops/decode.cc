@@ -1,6 +1,7 @@
-// kv_append and decode_attention: new tokens over a cache of keys and values. The order of keys and the arithmetic are
-// those of attention (attention_rows.h): in f32 a generated token gets the bits that the whole sequence would give it.
-// One new token per slot is limited by reading K and V, once for all query heads of a KV head. Contract: ops/decode.h
+// kv_append and decode_attention: new tokens over a cache of keys and values. The order of keys and the
+// arithmetic are those of attention (attention_rows.h): in f32 a generated token gets the bits that the whole
+// sequence would give it. One new token per slot is limited by reading K and V, once for all query heads of a
+// KV head. Contract: ops/decode.h
 #include "ops/decode.h"
 
 #include "../ops.h"
@@ -17,16 +18,17 @@ struct Cache {
 
 Status check_rows(const char* op, const Cache& c, int64_t T, const int32_t* slot, const int32_t* position) {
   if (T < 0 || c.slots < 0 || c.length < 0 || c.Hq <= 0 || c.Hkv <= 0 || c.D <= 0 || c.Hq % c.Hkv != 0)
-    return fail("%s: expected T, slots, length >= 0, D >= 1 and Hq a multiple of Hkv, got %lld, %lld, %lld, D=%d Hq=%d "
-                "Hkv=%d", op, static_cast<long long>(T), static_cast<long long>(c.slots),
-                static_cast<long long>(c.length), c.D, c.Hq, c.Hkv);
+    return fail(
+        "%s: expected T, slots, length >= 0, D >= 1, Hq a multiple of Hkv, got %lld, %lld, %lld, %d, %d/%d",
+        op, static_cast<long long>(T), static_cast<long long>(c.slots), static_cast<long long>(c.length), c.D,
+        c.Hq, c.Hkv);
   for (int64_t t = 0; t < T; ++t) {
     if (slot[t] < 0 || slot[t] >= c.slots)
-      return fail("%s: slot must be in [0, %lld), got %d at index %lld", op, static_cast<long long>(c.slots), slot[t],
-                  static_cast<long long>(t));
+      return fail("%s: slot must be in [0, %lld), got %d at index %lld", op, static_cast<long long>(c.slots),
+                  slot[t], static_cast<long long>(t));
     if (position[t] < 0 || position[t] >= c.length)
-      return fail("%s: position must be in [0, %lld), got %d at index %lld", op, static_cast<long long>(c.length),
-                  position[t], static_cast<long long>(t));
+      return fail("%s: position must be in [0, %lld), got %d at index %lld", op,
+                  static_cast<long long>(c.length), position[t], static_cast<long long>(t));
   }
   return {};
 }
@@ -45,8 +47,8 @@ void append(const KvAppendParams& p) {
   });
 }
 
-// Rows of one slot that follow each other in ascending position (a prompt) share the packed keys, up to a block of rows.
-// Returns the number of blocks; block b is rows begin[b] .. begin[b + 1] − 1.
+// Rows of one slot that follow each other in ascending position (a prompt) share the packed keys, up to a
+// block of rows. Returns the number of blocks; block b is rows begin[b] .. begin[b + 1] − 1.
 int64_t cut_rows(const DecodeAttentionParams& p, int64_t most, int64_t* begin) {
   int64_t blocks = 0;
   for (int64_t t = 0; t < p.T; ++t) {
@@ -71,14 +73,23 @@ void attend_cache(const DecodeAttentionParams& p) {
     for (int64_t i = 0; i < tokens; ++i) seen[i] = p.position[begin + i] + 1;
     const int64_t entries = (p.slot[begin] * p.length * p.Hkv + kv_head) * D;
     attend<T>({
-        .tokens = tokens, .group = group, .D = D,
-        .q = static_cast<const T*>(p.qkv) + begin * stride + kv_head * group * D, .q_stride = stride,
-        .out = static_cast<T*>(p.out) + (begin * p.Hq + kv_head * group) * D, .out_stride = p.Hq * D,
-        .lse = nullptr, .lse_stride = 0,
-        .k = static_cast<const T*>(p.k_cache) + entries, .v = static_cast<const T*>(p.v_cache) + entries,
+        .tokens = tokens,
+        .group = group,
+        .D = D,
+        .q = static_cast<const T*>(p.qkv) + begin * stride + kv_head * group * D,
+        .q_stride = stride,
+        .out = static_cast<T*>(p.out) + (begin * p.Hq + kv_head * group) * D,
+        .out_stride = p.Hq * D,
+        .lse = nullptr,
+        .lse_stride = 0,
+        .k = static_cast<const T*>(p.k_cache) + entries,
+        .v = static_cast<const T*>(p.v_cache) + entries,
         .kv_stride = p.Hkv * D,
-        .keys = {0, seen[tokens - 1], 0, seen[tokens - 1]}, .seen = seen, .window = p.window,
-        .query_positions = p.position + begin, .key_positions = nullptr,
+        .keys = {0, seen[tokens - 1], 0, seen[tokens - 1]},
+        .seen = seen,
+        .window = p.window,
+        .query_positions = p.position + begin,
+        .key_positions = nullptr,
         .scale = p.scale,
     });
   });
@@ -89,7 +100,8 @@ void attend_cache(const DecodeAttentionParams& p) {
 namespace WESTWIND_ISA {
 
 Status kv_append(const KvAppendParams& p) {
-  const Status checked = check_rows("kv_append", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
+  const Status checked =
+      check_rows("kv_append", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
   if (!checked.ok) return checked;
   if (p.dtype == DType::kBf16)
     append<bf16>(p);
