@@ -11,14 +11,20 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const windows = process.platform === 'win32'
 
 function run(what, command, args) {
-  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', shell: windows })
+  const { status, error } = spawnSync(command, args, {
+    cwd: root,
+    stdio: 'inherit',
+    shell: windows,
+  })
   if (status === 0) return
   console.error(`build: ${what} failed${error ? `: ${error.message}` : ` (exit ${status})`}`)
   process.exit(1)
 }
 
 // node_modules is what the lock file asks for when the hash beside it is the lock file's.
-const lock = createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex')
+const lock = createHash('sha256')
+  .update(readFileSync(join(root, 'package-lock.json')))
+  .digest('hex')
 const installed = join(root, 'node_modules/.westwind-lock')
 if (!existsSync(installed) || readFileSync(installed, 'utf8') !== lock) {
   run('npm ci', 'npm', ['ci', '--no-audit', '--no-fund'])
@@ -26,6 +32,15 @@ if (!existsSync(installed) || readFileSync(installed, 'utf8') !== lock) {
 }
 const parallel = String(availableParallelism())
 run('the native addon (needs CMake and a C++20 compiler)', process.execPath, [
-  join(root, 'node_modules/cmake-js/bin/cmake-js'), 'build', '--parallel', parallel, '--log-level', 'warn',
+  join(root, 'node_modules/cmake-js/bin/cmake-js'),
+  'build',
+  '--parallel',
+  parallel,
+  '--log-level',
+  'warn',
 ])
-run('TypeScript', process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'])
+run('TypeScript', process.execPath, [
+  join(root, 'node_modules/typescript/bin/tsc'),
+  '-p',
+  'tsconfig.build.json',
+])

@@ -17,6 +17,7 @@
 namespace westwind {
 
 // Every op of a backend, once: declarations and dispatch are written from this list.
+// clang-format off
 #define WESTWIND_OPS(op)                               \
   op(gemm, GemmParams)                                 \
   op(rms_norm, RmsNormParams)                          \
@@ -43,6 +44,7 @@ namespace westwind {
   op(kv_append, KvAppendParams)                        \
   op(decode_attention, DecodeAttentionParams)          \
   op(sample, SampleParams)
+// clang-format on
 
 class Backend {
  public:
