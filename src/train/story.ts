@@ -10,7 +10,14 @@ import { Optimizer } from './optimizer.js'
 import { measurePeak } from './peak.js'
 import type { ProgressStream } from './progress.js'
 import { findResumePoint, resumeSettings, takeUp } from './resume.js'
-import { microBatchesPerEpoch, newRunState, runSteps, type Stage, timed } from './run.js'
+import {
+  microBatchesPerEpoch,
+  newRunState,
+  type RunState,
+  runSteps,
+  type Stage,
+  timed,
+} from './run.js'
 import { RunOutput } from './run-output.js'
 import { planSteps, warmupLength } from './schedule.js'
 import type { StepOutcome } from './step.js'
@@ -126,8 +133,7 @@ export function trainStage<C extends SftConfig | DpoConfig>(
           history: state.history,
         }
       }
-      const evaluation = stage.evaluate && config.doEval ? await timed(stage.evaluate) : undefined
-      if (evaluation) await output.evaluation(state, evaluation, state.step / plan.stepsPerEpoch)
+      const evaluation = await finalEvaluation(stage, state, output)
       const run = { seconds, steps: state.step - first, testUnits: inputs.testUnits }
       const metrics = await output.finish(stage, state, {
         ...run,
@@ -147,6 +153,24 @@ export function trainStage<C extends SftConfig | DpoConfig>(
       model.dispose()
     }
   })
+}
+
+/** Metrics of the trained model on the test split: those of the last step where it was evaluated there. */
+async function finalEvaluation(
+  stage: Stage,
+  state: RunState,
+  output: RunOutput,
+): Promise<Record<string, number> | undefined> {
+  if (!stage.evaluate || !stage.config.doEval) return undefined
+  const logged = state.history.findLast(({ step, eval_loss }) => {
+    return step === state.step && eval_loss !== undefined
+  })
+  if (logged) {
+    return Object.fromEntries(Object.entries(logged).filter(([name]) => name.startsWith('eval_')))
+  }
+  const evaluation = await timed(stage.evaluate)
+  await output.evaluation(state, evaluation, state.step / stage.plan.stepsPerEpoch)
+  return evaluation
 }
 
 /** What a run says before it starts: exact steps, tokens, batch, and how it differs from the paper. */
