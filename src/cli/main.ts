@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { WestwindError } from '../errors.js'
 import { reason } from '../json.js'
 import { version } from '../version.js'
@@ -53,10 +53,12 @@ function createProgram(context: CliContext): Command {
     .description('Train chat models the way Zephyr was trained: dSFT, AI feedback, dDPO.')
     .version(version)
     .option('--debug', 'with an error, also print where it arose (or set WESTWIND_DEBUG=1)')
-    .showHelpAfterError('(--help lists what there is)')
   configure(program)
   for (const register of commands) register(program, context)
-  for (const command of all(program)) configure(command)
+  for (const command of all(program)) {
+    configure(command)
+    command.addOption(new Option('--debug').hideHelp())
+  }
   return program
 }
 

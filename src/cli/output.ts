@@ -6,7 +6,7 @@ export function table(values: Record<string, string | number>): string {
     .join('')
 }
 
-/** A size in binary units, three digits. */
+/** A size in binary units, about three digits. */
 export function bytes(n: number): string {
   const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB']
   let value = n
@@ -15,7 +15,7 @@ export function bytes(n: number): string {
     value /= 1024
     unit++
   }
-  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`
+  return `${unit === 0 ? value : value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ${units[unit]}`
 }
 
 /** Whether to colour what is written there: a terminal, unless NO_COLOR (https://no-color.org). */
