@@ -41,7 +41,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     await program.parseAsync([...argv], { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError) code ||= error.exitCode
-    else code ||= report(error, argv)
+    else if (stop.signal.aborted && isAborted(error)) stderr.write(`${reason(error)}\n`)
+    else code = report(error, argv)
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
@@ -71,6 +72,10 @@ function configure(command: Command): void {
 
 function all(program: Command): Command[] {
   return program.commands.flatMap((command) => [command, ...all(command)])
+}
+
+function isAborted(error: unknown): boolean {
+  return error instanceof WestwindError && error.code === 'ERR_ABORTED'
 }
 
 function report(error: unknown, argv: readonly string[]): number {
