@@ -1,5 +1,4 @@
 import { readdirSync } from 'node:fs'
-import { saveModelDir } from '../../src/checkpoint/save.js'
 import type { SegmentBatch } from '../../src/data/batch.js'
 import { type Tokenizer, tokenizerFromFiles } from '../../src/data/tokenizer/tokenizer.js'
 import type { Device } from '../../src/device/device.js'
@@ -44,19 +43,6 @@ export function randomModel(
   )
   const { dtype = 'f32', tokenizer = tinyTokenizer() } = options
   return createModel(config, { seed: 5, dtype, device, tokenizer })
-}
-
-/** Saves a model in the Hugging Face layout. */
-export async function saveSmallModel(dir: string, model: Model): Promise<void> {
-  const dtype = model.dtype === 'f32' ? ('F32' as const) : ('BF16' as const)
-  const parameters = model.parameters.list.flatMap(({ spec, weight }) =>
-    spec.parts.map(({ hfName, shape, rowStart, rows }) => {
-      const bytes = () => weight.rows(rowStart, rows).readBytes()
-      return { hfName, dtype, shape, bytes }
-    }),
-  )
-  const tokenizerFiles = { ...model.tokenizer?.files }
-  await saveModelDir(dir, { config: model.config, tokenizerFiles, parameters })
 }
 
 /** Logits `[T, V]` of every position of one document, from the forward pass of training. */
