@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander'
 import { WestwindError } from '../errors.js'
 import { reason } from '../json.js'
 import { version } from '../version.js'
+import { registerBench } from './bench.js'
 import { registerChat } from './chat.js'
 import type { CliContext, Register } from './context.js'
 import { registerGenerate } from './generate.js'
@@ -18,6 +19,7 @@ const commands: Register[] = [
   registerChat,
   registerLogprobs,
   registerInspect,
+  registerBench,
 ]
 
 /**

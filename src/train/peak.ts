@@ -1,17 +1,18 @@
-import type { Model } from '../model/model.js'
+import type { Device } from '../device/device.js'
+import type { ModelDType } from '../model/model.js'
 import { gemm } from '../ops/index.js'
 import { isolated, scope } from '../tensor/scope.js'
 import { fromArray } from '../tensor/tensor.js'
 
 const size = 1024
-/** Some 0.2 s on two cores: another program must hold them that long to hide the peak. */
-const repetitions = 12
+/** Some 0.5 s on two cores: another program must hold them that long to hide the peak. */
+const repetitions = 32
 
 /**
- * The device's GEMM peak in FLOP/s, for MFU: the fastest of a dozen products of 1024×1024 matrices in the
- * model's dtype.
+ * The device's GEMM peak in FLOP/s, for MFU: the fastest of 32 products of 1024×1024 matrices of
+ * that dtype.
  */
-export function measurePeak({ device, dtype }: Model): Promise<number> {
+export function peakFlops(device: Device, dtype: ModelDType): Promise<number> {
   return isolated(async () => {
     using _ = scope()
     const a = fromArray(new Float32Array(size * size).fill(0.5), [size, size], dtype, device)

@@ -7,7 +7,7 @@ import { deviations, globalBatch } from '../recipe/deviations.js'
 import { isolated } from '../tensor/scope.js'
 import { loadInitialModel, loadTextInputs, savedTokenizerFiles, type TextInputs } from './inputs.js'
 import { Optimizer } from './optimizer.js'
-import { measurePeak } from './peak.js'
+import { peakFlops } from './peak.js'
 import type { ProgressStream } from './progress.js'
 import { findResumePoint, resumeSettings, takeUp } from './resume.js'
 import {
@@ -112,7 +112,7 @@ export function trainStage<C extends SftConfig | DpoConfig>(
         ...(evaluates && { evaluate: () => inputs.evaluate(trained) }),
         settings: resumeSettings(config, { data: inputs.dataHash }),
         tokenizerFiles: savedTokenizerFiles(text),
-        peakFlops: await measurePeak(model),
+        peakFlops: await peakFlops(on, model.dtype),
       }
       const state = point ? await takeUp(stage, point) : newRunState()
       for (const line of startLines(stage, inputs, text, state.step)) say(line)
