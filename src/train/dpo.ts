@@ -62,7 +62,7 @@ async function prepareStage(
     statistics: train.statistics,
     fromCache: train.fromCache,
     unitName: 'pairs',
-    beforeTraining: async (initial, note, resumed) => {
+    beforeTraining: async (initial, { visited, resumed, note }) => {
       const score = async (pairs: PairExample[], dataHash: string) => {
         const reference = await referenceLogps(initial, pairs, {
           dataHash,
@@ -71,21 +71,20 @@ async function prepareStage(
           signal: options.signal,
           onProgress: progressOf('reference', options.stream),
         })
-        note(
-          `reference: log-probs of ${pairs.length} pairs ${reference.fromCache ? 'from cache' : 'computed'}`,
-        )
+        const from = reference.fromCache ? 'from cache' : 'computed'
+        note(`reference: log-probs of ${pairs.length} pairs ${from}`)
         return reference
       }
-      const reference = await score(train.examples, train.hash)
-      referenced.train = withReference(train.examples, reference)
-      if (test)
+      const pairs = visited.map((i) => train.examples[i]!)
+      const reference = await score(pairs, `${train.hash} of ${visited.join()}`)
+      const scored = withReference(pairs, reference)
+      for (const [at, i] of visited.entries()) referenced.train[i] = scored[at]!
+      if (test) {
         referenced.test = withReference(test.examples, await score(test.examples, test.hash))
+      }
       if (resumed) return
-      const indices = chunks(
-        Math.min(train.examples.length, config.perDeviceTrainBatchSize),
-        1,
-      ).flat()
-      const delta = await checkReference(initial, train.examples, reference, {
+      const indices = chunks(Math.min(pairs.length, config.perDeviceTrainBatchSize), 1).flat()
+      const delta = await checkReference(initial, pairs, reference, {
         indices,
         prefixSharing: config.prefixSharing,
       })

@@ -105,13 +105,21 @@ export class Progress {
   }
 }
 
+/** How often a line says how far something is that has no lines of its own, where there is no terminal. */
+const lineEveryMs = 10_000
+
 /** A callback `(done, total)` that shows a {@link Progress} from its first call to the last unit. */
 export function progressOf(label: string, stream: ProgressStream | undefined) {
   let bar: Progress | undefined
+  let written = Date.now()
   return (done: number, total: number): void => {
     if (!stream || total === 0) return
     bar ??= new Progress({ label, total, stream })
     bar.update(done)
+    if (!stream.isTTY && Date.now() - written >= lineEveryMs) {
+      written = Date.now()
+      bar.note(`${label} ${done}/${total}`)
+    }
     if (done >= total) bar.close()
   }
 }

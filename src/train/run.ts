@@ -130,8 +130,10 @@ export async function timed(
 }
 
 /** The micro-batches of an optimizer step, as unit indices: a pure function of step and seed. */
-function windowOf(stage: Stage, step: number): number[][] {
-  const { config, units, plan } = stage
+function windowOf(
+  { config, units, plan }: Pick<Stage, 'config' | 'units' | 'plan'>,
+  step: number,
+): number[][] {
   const epoch = Math.floor(step / plan.stepsPerEpoch)
   const order = epochOrder(units, config.dataSeed, epoch, config.trainSamplingStrategy)
   const size = config.perDeviceTrainBatchSize
@@ -141,6 +143,14 @@ function windowOf(stage: Stage, step: number): number[][] {
   return Array.from({ length: last - first }, (_, m) => [
     ...order.subarray((first + m) * size, (first + m + 1) * size),
   ])
+}
+
+/** The units that a run trains on, ascending: all of them unless it ends within its first epoch. */
+export function visitedUnits(stage: Pick<Stage, 'config' | 'units' | 'plan'>): number[] {
+  const { totalSteps, stepsPerEpoch } = stage.plan
+  if (totalSteps >= stepsPerEpoch) return Array.from({ length: stage.units }, (_, i) => i)
+  const windows = Array.from({ length: totalSteps }, (_, step) => windowOf(stage, step))
+  return [...new Set(windows.flat(2))].sort((a, b) => a - b)
 }
 
 /** Micro-batches of an epoch; a short last one counts unless it is left out. */

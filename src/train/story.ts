@@ -17,6 +17,7 @@ import {
   runSteps,
   type Stage,
   timed,
+  visitedUnits,
 } from './run.js'
 import { RunOutput } from './run-output.js'
 import { planSteps, warmupLength } from './schedule.js'
@@ -57,7 +58,14 @@ export interface StageInputs {
   gradients: (model: Model, window: number[][]) => Promise<StepOutcome>
   evaluate: (model: Model) => Promise<Record<string, number>>
   /** Runs on the initial model before anything is trained (the reference's log-probs). */
-  beforeTraining?: (initial: Model, note: (text: string) => void, resumed: boolean) => Promise<void>
+  beforeTraining?: (initial: Model, context: BeforeTraining) => Promise<void>
+}
+
+export interface BeforeTraining {
+  /** Units that the run trains on, ascending. */
+  visited: number[]
+  resumed: boolean
+  note: (text: string) => void
 }
 
 /** A run from recipe to saved model: what dSFT and dDPO have in common, in order. */
@@ -78,22 +86,27 @@ export function trainStage<C extends SftConfig | DpoConfig>(
     const evaluates = inputs.testUnits > 0 && (config.doEval || config.evalStrategy !== 'no')
     const point = await findResumePoint(config, say)
 
+    const plan = planSteps({
+      microBatchesPerEpoch: microBatchesPerEpoch(inputs.units, config),
+      accumulation: config.gradientAccumulationSteps,
+      epochs: config.numTrainEpochs,
+      maxSteps: config.maxSteps,
+    })
+
     let model = await loadInitialModel(config, on, text.tokenizer)
     let optimizer: Optimizer | undefined
     let output: RunOutput | undefined
     try {
-      await inputs.beforeTraining?.(model, say, point !== undefined)
+      await inputs.beforeTraining?.(model, {
+        visited: visitedUnits({ config, units: inputs.units, plan }),
+        resumed: point !== undefined,
+        note: say,
+      })
       if (point) {
         model.dispose()
         model = await loadModel(point.path, { device: on, dtype: model.dtype })
       }
       optimizer = new Optimizer(model, config)
-      const plan = planSteps({
-        microBatchesPerEpoch: microBatchesPerEpoch(inputs.units, config),
-        accumulation: config.gradientAccumulationSteps,
-        epochs: config.numTrainEpochs,
-        maxSteps: config.maxSteps,
-      })
       const { totalSteps } = plan
       const trained = model
       const stage: Stage = {
