@@ -9,10 +9,12 @@ import type { CliContext, Register } from './context.js'
 import { registerGenerate } from './generate.js'
 import { registerInspect } from './inspect.js'
 import { registerLogprobs } from './logprobs.js'
+import { registerQuickstart } from './quickstart.js'
 import { registerDpo, registerSft } from './train.js'
 
 /** One file per command; the order is that of `--help`. */
 const commands: Register[] = [
+  registerQuickstart,
   registerSft,
   registerDpo,
   registerGenerate,
