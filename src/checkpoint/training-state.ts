@@ -21,6 +21,8 @@ const resumeStateSchema = z.object({
   optimizerStep: count,
   /** What decides the computation (seed, data hash, batch sizes, ...), to compare on resume. */
   settings: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.null()])),
+  /** Of the losses of all steps, for the final mean. */
+  lossSum: z.number(),
   /** The log line under way: sums since the last one. */
   logWindow: z.object({
     lossSum: z.number(),

@@ -8,11 +8,21 @@ const size = 1024
 /** Some 0.5 s on two cores: another program must hold them that long to hide the peak. */
 const repetitions = 32
 
+const measured = new WeakMap<Device, Map<ModelDType, Promise<number>>>()
+
 /**
  * The device's GEMM peak in FLOP/s, for MFU: the fastest of 32 products of 1024×1024 matrices of
- * that dtype.
+ * that dtype. Measured once per process.
  */
 export function peakFlops(device: Device, dtype: ModelDType): Promise<number> {
+  const ofDevice = measured.get(device) ?? new Map<ModelDType, Promise<number>>()
+  measured.set(device, ofDevice)
+  const peak = ofDevice.get(dtype) ?? measure(device, dtype)
+  ofDevice.set(dtype, peak)
+  return peak
+}
+
+function measure(device: Device, dtype: ModelDType): Promise<number> {
   return isolated(async () => {
     using _ = scope()
     const a = fromArray(new Float32Array(size * size).fill(0.5), [size, size], dtype, device)

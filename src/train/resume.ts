@@ -50,6 +50,7 @@ export async function takeUp(stage: Stage, point: ResumePoint): Promise<RunState
     step: trainer.global_step,
     numTokens: trainer.num_input_tokens_seen,
     flops: trainer.total_flos,
+    lossSum: trainer.westwind.lossSum,
     window: new LogWindow(trainer.westwind.logWindow),
     history: trainer.log_history.map((record) => record as Record<string, number>),
   }
@@ -69,6 +70,13 @@ export function resumeSettings(
     master_weights: masterWeights,
     data_seed: dataSeed,
     optim,
+    ...(optim === 'rmsprop'
+      ? { rmsprop_alpha: config.rmspropAlpha, rmsprop_eps: config.rmspropEpsilon }
+      : {
+          adam_beta1: config.adamBeta1,
+          adam_beta2: config.adamBeta2,
+          adam_epsilon: config.adamEpsilon,
+        }),
     max_steps: maxSteps,
     num_train_epochs: numTrainEpochs,
     learning_rate: config.learningRate,
@@ -77,20 +85,21 @@ export function resumeSettings(
     warmup_steps: config.warmupSteps,
     weight_decay: config.weightDecay,
     max_grad_norm: config.maxGradNorm,
-    adam_beta1: config.adamBeta1,
-    adam_beta2: config.adamBeta2,
-    adam_epsilon: config.adamEpsilon,
     per_device_train_batch_size: config.perDeviceTrainBatchSize,
     gradient_accumulation_steps: config.gradientAccumulationSteps,
+    max_tokens_per_micro_batch: config.maxTokensPerMicroBatch,
     train_sampling_strategy: config.trainSamplingStrategy,
     dataloader_drop_last: config.dataloaderDropLast,
     ...(config.kind === 'sft'
-      ? { packing: config.packing, max_length: config.maxLength }
+      ? { packing: config.packing, max_length: config.maxLength, eos_between: config.eosBetween }
       : {
+          model_name_or_path: config.modelNameOrPath, // the reference
           loss_type: config.lossType,
           beta: config.beta,
           label_smoothing: config.labelSmoothing,
+          discopop_tau: config.discopopTau,
           rpo_alpha: config.rpoAlpha,
+          prefix_sharing: config.prefixSharing,
         }),
   }
 }

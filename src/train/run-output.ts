@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { atomicFile } from '../checkpoint/atomic.js'
 import { writeTrainerState } from '../checkpoint/training-state.js'
@@ -39,13 +38,12 @@ export class RunOutput {
     this.#board = board
   }
 
-  /** Opens the files of a run; on resume they go on after `resumeStep`. */
+  /** Opens the files of a run in its folder; on resume they go on after `resumeStep`. */
   static async open(
     config: SftConfig | DpoConfig,
     resumeStep: number | undefined,
     options: RunOutputOptions,
   ): Promise<RunOutput> {
-    await mkdir(config.outputDir, { recursive: true })
     const resume = resumeStep === undefined ? {} : { resumeStep }
     const metrics = await MetricsWriter.open(join(config.outputDir, 'metrics.jsonl'), resume)
     const wanted = config.reportTo.includes('tensorboard')
@@ -107,12 +105,11 @@ export class RunOutput {
   ): Promise<Record<string, number>> {
     const { outputDir } = this.#config
     await saveTrainedModel(outputDir, stage)
-    const losses = state.history.filter((record) => record.loss !== undefined)
     const samples = Math.round(run.steps * globalBatch(this.#config))
     const results: Record<string, number> = {
       epoch: state.step / stage.plan.stepsPerEpoch,
       total_flos: state.flops,
-      train_loss: mean(losses.map(({ loss }) => loss!)),
+      train_loss: state.lossSum / state.step,
       ...speedResults('train', { seconds: run.seconds, samples, steps: run.steps }),
     }
     await saveResults(outputDir, 'train', results)
@@ -147,10 +144,6 @@ export class RunOutput {
     await this.#metrics.close()
     await this.#board?.close()
   }
-}
-
-function mean(values: readonly number[]): number {
-  return values.length === 0 ? 0 : values.reduce((a, b) => a + b, 0) / values.length
 }
 
 function datasetNames({ data }: SftConfig | DpoConfig): string[] {

@@ -45,12 +45,14 @@ export interface RunState {
   step: number
   numTokens: number
   flops: number
+  /** Of the losses of all steps. */
+  lossSum: number
   window: LogWindow
   history: Record<string, number>[]
 }
 
 export function newRunState(): RunState {
-  return { step: 0, numTokens: 0, flops: 0, window: new LogWindow(), history: [] }
+  return { step: 0, numTokens: 0, flops: 0, lossSum: 0, window: new LogWindow(), history: [] }
 }
 
 /**
@@ -92,6 +94,7 @@ export async function runSteps(
     state.step += 1
     state.numTokens += outcome.tokens
     state.flops += outcome.flops
+    state.lossSum += outcome.loss
     for (const metrics of outcome.micro) state.window.addMicroBatch(metrics)
     const { loss, tokens, flops, pairs } = outcome
     state.window.addStep({ loss, gradNorm, learningRate: lr, numTokens: state.numTokens })
@@ -245,6 +248,7 @@ export function trainerState(stage: Stage, state: RunState): TrainerState {
       },
       optimizerStep: stage.optimizer.steps,
       settings: stage.settings,
+      lossSum: state.lossSum,
       logWindow: state.window.state(),
     },
   }

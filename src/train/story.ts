@@ -1,6 +1,8 @@
+import { access, constants, mkdir } from 'node:fs/promises'
 import type { DataStatistics } from '../data/statistics.js'
 import { device as openDevice } from '../device/device.js'
 import { WestwindError } from '../errors.js'
+import { reason } from '../json.js'
 import { loadModel, type Model } from '../model/model.js'
 import type { DpoConfig, Recipe, SftConfig } from '../recipe/config.js'
 import { deviations, globalBatch } from '../recipe/deviations.js'
@@ -79,6 +81,7 @@ export function trainStage<C extends SftConfig | DpoConfig>(
     const on = openDevice(options.device)
     const say = (line: string) => void options.stream?.write(`${line}\n`)
     for (const note of recipe.notes) say(`note: ${note}`)
+    await makeOutputDir(config.outputDir)
     const text = await loadTextInputs(config)
     const inputs = await prepare(config, text, options)
     if (inputs.units === 0)
@@ -166,6 +169,20 @@ export function trainStage<C extends SftConfig | DpoConfig>(
       model.dispose()
     }
   })
+}
+
+/** First of all, so that hours of work do not end at a folder that cannot be written. */
+async function makeOutputDir(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true })
+    await access(path, constants.W_OK)
+  } catch (cause) {
+    throw new WestwindError(
+      'ERR_CONFIG',
+      `output_dir: ${path} is not a folder that can be written: ${reason(cause)}`,
+      { cause },
+    )
+  }
 }
 
 /** Metrics of the trained model on the test split: those of the last step where it was evaluated there. */

@@ -63,6 +63,7 @@ export function tinyState(step: number): TrainerState {
       position: { epoch: 0, microBatch: step * 4 },
       optimizerStep: step,
       settings: { seed: 42, data: 'abc', beta: 0.1, packing: false, window: null },
+      lossSum: 0.1 + 0.2,
       logWindow: { lossSum: 0, steps: 0, micro: {} },
     },
   }
