@@ -1,10 +1,13 @@
 import { Argument, Option } from 'commander'
-import { attentionCases, type CaseSet, gemmCases, linearLogpsCases } from '../bench/cases.js'
-import { type BenchResult, measure } from '../bench/harness.js'
+import { attentionCases } from '../bench/attention.js'
+import { gemmCases } from '../bench/gemm.js'
+import { type BenchCase, type BenchResult, measure } from '../bench/harness.js'
+import { linearLogpsCases } from '../bench/linear-logps.js'
 import { benchModels } from '../bench/models.js'
 import { benchSft, readBatches } from '../bench/sft.js'
 import { device as openDevice } from '../device/device.js'
 import type { ModelDType } from '../model/model.js'
+import { isolated, scope } from '../tensor/scope.js'
 import { peakFlops } from '../train/peak.js'
 import type { Register } from './context.js'
 import { count, withDevice } from './options.js'
@@ -43,7 +46,7 @@ export const registerBench: Register = (program, { stdout, signal }) => {
     const { dtype, repetitions, tokens } = flags
     const model = benchModels[flags.model]!
     const peak = await peakFlops(device, dtype)
-    const sets: Record<string, () => CaseSet> = {
+    const sets: Record<string, () => BenchCase[]> = {
       gemm: () => gemmCases(model, tokens, device, dtype),
       attention: () => attentionCases(model, tokens, device, dtype),
       linear_logps: () => linearLogpsCases(model, tokens, device, dtype),
@@ -51,12 +54,11 @@ export const registerBench: Register = (program, { stdout, signal }) => {
     const printed = printer(flags, (line) => stdout.write(`${line}\n`))
     for (const [name, make] of Object.entries(sets)) {
       if (only !== undefined && only !== name) continue
-      const { cases, dispose } = make()
-      try {
-        printed(await measure(cases, { device, dtype, repetitions, peakFlops: peak, signal }))
-      } finally {
-        dispose()
-      }
+      await isolated(async () => {
+        using _ = scope()
+        const options = { device, dtype, repetitions, peakFlops: peak, signal }
+        printed(await measure(make(), options))
+      })
     }
     if (only !== undefined && only !== 'sft') return
     const batches = flags.batches === undefined ? undefined : await readBatches(flags.batches)

@@ -1,9 +1,13 @@
-import { describe, expect, it } from 'vitest'
-import { attentionCases, gemmCases, linearLogpsCases } from '../../src/bench/cases.js'
+import { describe, expect, it, vi } from 'vitest'
+import { attentionCases } from '../../src/bench/attention.js'
+import { gemmCases } from '../../src/bench/gemm.js'
 import { measure, quantile } from '../../src/bench/harness.js'
+import { linearLogpsCases } from '../../src/bench/linear-logps.js'
 import { benchModels } from '../../src/bench/models.js'
 import { benchSft } from '../../src/bench/sft.js'
 import { openCpu } from '../../src/device/device.js'
+import { isolated, scope } from '../../src/tensor/scope.js'
+import { Tensor } from '../../src/tensor/tensor.js'
 
 const cpu = openCpu()
 const tiny = benchModels.tiny!
@@ -12,15 +16,16 @@ const options = { device: cpu, dtype: 'f32', repetitions: 2, peakFlops: 1e11 }
 describe('bench', () => {
   it.each([
     { name: 'gemm', make: gemmCases, count: 12 },
-    { name: 'attention', make: attentionCases, count: 2 },
-    { name: 'linear_logps', make: linearLogpsCases, count: 2 },
+    { name: 'attention', make: attentionCases, count: 4 },
+    { name: 'linear_logps', make: linearLogpsCases, count: 3 },
   ])(
     '$name: each case is checked against float64 and timed, and leaves no memory behind',
     async ({ make, count }) => {
       for (const dtype of ['f32', 'bf16'] as const) {
-        const { cases, dispose } = make(tiny, 70, cpu, dtype)
-        const results = await measure(cases, { ...options, dtype })
-        dispose()
+        const results = await isolated(async () => {
+          using _ = scope()
+          return await measure(make(tiny, 70, cpu, dtype), { ...options, dtype })
+        })
         expect(results).toHaveLength(count)
         for (const { ms, ms20, ms80, gflops, error } of results) {
           expect(ms).toBeGreaterThan(0)
@@ -33,15 +38,24 @@ describe('bench', () => {
     },
   )
 
-  it('a wrong result is not timed', async () => {
-    const { cases, dispose } = gemmCases(tiny, 16, cpu, 'f32')
+  it.each([
+    { name: 'gemm qkv wgrad', make: gemmCases, at: 2 },
+    { name: 'attention backward', make: attentionCases, at: 1 },
+    { name: 'linear_logps one pass', make: linearLogpsCases, at: 2 },
+  ])('$name: a wrong result is found and not timed', async ({ name, make, at }) => {
+    using _ = scope()
+    const right = make(tiny, 70, cpu, 'f32')[at]!
     let runs = 0
-    const wrong = { ...cases[0]!, error: async () => 0.5, run: () => void runs++ }
-    await expect(measure([wrong], options)).rejects.toThrow(
-      /gemm qkv forward .* is wrong: relative error 5.0e-1/,
-    )
+    const wrong = { ...right, run: () => void runs++ }
+    const truth = Tensor.prototype.read
+    vi.spyOn(Tensor.prototype, 'read').mockImplementation(async function (this: Tensor) {
+      const values = await truth.call(this)
+      values[values.length - 1]! += 1
+      return values
+    })
+    await expect(measure([wrong], options)).rejects.toThrow(`bench: ${name}`)
+    vi.restoreAllMocks()
     expect(runs).toBe(0)
-    dispose()
   })
 
   it('whole steps: finite loss, speed and memory under the keys of the peer', async () => {
