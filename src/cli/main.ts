@@ -53,7 +53,8 @@ export async function main(argv: readonly string[]): Promise<number> {
   return code
 }
 
-function createProgram(context: CliContext): Command {
+/** The program with all commands; docs are held against it. */
+export function createProgram(context: CliContext): Command {
   const program = new Command('westwind')
     .description('Train chat models the way Zephyr was trained: dSFT, AI feedback, dDPO.')
     .version(version)
