@@ -47,7 +47,8 @@ Napi::Array Args::array(size_t i) const {
 
 int64_t Args::size(size_t i) const {
   const double value = number(i);
-  if (!(value >= 0 && value <= static_cast<double>(kMaxSize)) || value != static_cast<double>(static_cast<int64_t>(value))) {
+  if (!(value >= 0 && value <= static_cast<double>(kMaxSize)) ||
+      value != static_cast<double>(static_cast<int64_t>(value))) {
     wrong(i, "is not a size");
   }
   return static_cast<int64_t>(value);

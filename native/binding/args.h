@@ -1,5 +1,5 @@
-// Arguments of a call from JavaScript. TypeScript has explained what can be wrong; here memory is protected: a handle must be
-// ours and alive, have the dtype, and hold the elements that the sizes ask for.
+// Arguments of a call from JavaScript. TypeScript has explained what can be wrong; here memory is protected: a handle
+// must be ours and alive, have the dtype, and hold the elements that the sizes ask for.
 #pragma once
 #include <vector>
 
@@ -27,8 +27,8 @@ class Args {
   TensorRef optional(size_t i, int64_t elements, DType dtype);  // null or undefined: absent
   TensorRef read_tensor(Napi::Value value, size_t i, int64_t elements);
   Napi::Array array(size_t i) const;
-  int64_t size(size_t i) const;     // 0 .. 2^47
-  int32_t size32(size_t i) const;   // 0 .. 2^31 - 1
+  int64_t size(size_t i) const;    // 0 .. 2^47
+  int32_t size32(size_t i) const;  // 0 .. 2^31 - 1
   double number(size_t i) const;
   bool flag(size_t i) const;
   Device& device() const;

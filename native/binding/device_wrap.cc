@@ -59,7 +59,8 @@ DeviceWrap::DeviceWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Device
   if (!(threads >= 1 && threads <= 4096)) throw Napi::Error::New(env, "threads must be 1 to 4096");
   const Isa chosen = find_isa(env, isa);
   device = std::make_shared<Device>(make_cpu_backend(chosen, static_cast<int>(threads)));
-  settle_ = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "westwind", 0, 1);
+  settle_ =
+      Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "westwind", 0, 1);
   settle_.Unref(env);
   Napi::Object self = info.This().As<Napi::Object>();
   self.TypeTag(&kDeviceTag);

@@ -1,5 +1,5 @@
-// One short function per op: unwrap, check that memory is covered, enqueue. Arguments are positional; src/native/addon-types.ts
-// has their names. Formulas and shapes: native/include/ops/<op>.h.
+// One short function per op: unwrap, check that memory is covered, enqueue. Arguments are positional;
+// src/native/addon-types.ts has their names. Formulas and shapes: native/include/ops/<op>.h.
 #include <memory>
 
 #include "args.h"
@@ -42,7 +42,8 @@ void Gemm(const Info& info) {
   p.trans_a = args.flag(9), p.trans_b = args.flag(10);
   p.alpha = static_cast<float>(args.number(11)), p.beta = static_cast<float>(args.number(12));
   const int64_t a_columns = p.trans_a ? p.M : p.K, b_columns = p.trans_b ? p.K : p.N;
-  if (p.lda < a_columns || p.ldb < b_columns || p.ldc < p.N) throw Napi::RangeError::New(info.Env(), "a row stride is too small");
+  if (p.lda < a_columns || p.ldb < b_columns || p.ldc < p.N)
+    throw Napi::RangeError::New(info.Env(), "a row stride is too small");
   const TensorRef a = args.tensor(0, span(p.trans_a ? p.K : p.M, a_columns, p.lda));
   const TensorRef b = args.tensor(1, span(p.trans_b ? p.N : p.K, b_columns, p.ldb));
   const TensorRef c = args.tensor(2, span(p.M, p.N, p.ldc));
@@ -67,7 +68,8 @@ void RmsNorm(const Info& info) {
   p.sum = args.optional(3, n, p.dtype).data;
   p.y = args.tensor(4, n, p.dtype).data;
   p.rstd = args.tensor(5, p.T, DType::kF32).as<float>();
-  if ((p.residual == nullptr) != (p.sum == nullptr)) throw Napi::TypeError::New(info.Env(), "residual and sum go together");
+  if ((p.residual == nullptr) != (p.sum == nullptr))
+    throw Napi::TypeError::New(info.Env(), "residual and sum go together");
   enqueue(args, {"rms_norm", {{"T", p.T}, {"C", p.C}}}, &Backend::rms_norm, p);
 }
 
@@ -114,7 +116,8 @@ Segments segments(Args& args, size_t first, int64_t T) {
 }
 
 void check_heads(Napi::Env env, int32_t Hq, int32_t Hkv, int32_t D) {
-  if (Hkv < 1 || Hq < 1 || Hq % Hkv != 0 || D < 1) throw Napi::RangeError::New(env, "Hq must be a multiple of Hkv, D >= 1");
+  if (Hkv < 1 || Hq < 1 || Hq % Hkv != 0 || D < 1)
+    throw Napi::RangeError::New(env, "Hq must be a multiple of Hkv, D >= 1");
 }
 
 // attention(qkv, out, lse, segStart, segPrefix, positions, S, window, T, Hq, Hkv, D, scale)
@@ -149,8 +152,8 @@ void AttentionBackward(const Info& info) {
   p.segments = segments(args, 3, p.T);
   p.lse = args.tensor(8, product(p.T, p.Hq), DType::kF32).as<float>();
   p.dqkv = args.tensor(9, all, p.dtype).data;
-  enqueue(args, {"attention_backward", {{"T", p.T}, {"Hq", p.Hq}, {"Hkv", p.Hkv}, {"D", p.D}}}, &Backend::attention_backward,
-          p);
+  enqueue(args, {"attention_backward", {{"T", p.T}, {"Hq", p.Hq}, {"Hkv", p.Hkv}, {"D", p.D}}},
+          &Backend::attention_backward, p);
 }
 
 // swiglu(gateUp, out, T, F)
@@ -246,7 +249,8 @@ void TokenLogpsBackward(const Info& info) {
   enqueue(args, {"token_logps_backward", {{"T", p.T}, {"V", p.V}}}, &Backend::token_logps_backward, p);
 }
 
-// linearLogps(hidden, weight, target, logps, lse, entropy|null, hit|null, dlogps|null, dhidden|null, dweight|null, N, C, V)
+// linearLogps(hidden, weight, target, logps, lse, entropy|null, hit|null, dlogps|null, dhidden|null, dweight|null, N,
+// C, V)
 void LinearLogps(const Info& info) {
   Args args(info);
   LinearLogpsParams p{};
@@ -263,7 +267,8 @@ void LinearLogps(const Info& info) {
   p.dlogps = args.optional(7, p.N, DType::kF32).as<float>();
   p.dhidden = args.optional(8, product(p.N, p.C), p.dtype).data;
   p.dweight = args.optional(9, product(p.V, p.C), DType::kF32).as<float>();
-  if ((p.dlogps == nullptr) != (p.dhidden == nullptr)) throw Napi::TypeError::New(info.Env(), "dlogps and dhidden go together");
+  if ((p.dlogps == nullptr) != (p.dhidden == nullptr))
+    throw Napi::TypeError::New(info.Env(), "dlogps and dhidden go together");
   enqueue(args, {"linear_logps", {{"N", p.N}, {"C", p.C}, {"V", p.V}}}, &Backend::linear_logps, p);
 }
 
@@ -367,7 +372,8 @@ void Add(const Info& info) {
   Args args(info);
   const TensorRef a = args.tensor(0, 0);
   require_float(info.Env(), a);
-  const AddParams p{a.data, args.tensor(1, a.numel, a.dtype).data, args.tensor(2, a.numel, a.dtype).data, a.numel, a.dtype};
+  const AddParams p{a.data, args.tensor(1, a.numel, a.dtype).data, args.tensor(2, a.numel, a.dtype).data, a.numel,
+                    a.dtype};
   enqueue(args, {"add", {{"n", p.n}}}, &Backend::add, p);
 }
 
@@ -416,7 +422,8 @@ void DecodeAttention(const Info& info) {
   p.slot = args.tensor(3, p.T, DType::kI32).as<int32_t>();
   p.position = args.tensor(4, p.T, DType::kI32).as<int32_t>();
   p.out = args.tensor(5, product(p.T, p.Hq, p.D), p.dtype).data;
-  enqueue(args, {"decode_attention", {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}}, &Backend::decode_attention, p);
+  enqueue(args, {"decode_attention", {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}},
+          &Backend::decode_attention, p);
 }
 
 // sample(logits, uniform, out, B, V, temperature, topK, topP)
@@ -424,7 +431,8 @@ void Sample(const Info& info) {
   Args args(info);
   SampleParams p{};
   p.B = args.size(3), p.V = args.size(4);
-  p.temperature = static_cast<float>(args.number(5)), p.top_k = args.size32(6), p.top_p = static_cast<float>(args.number(7));
+  p.temperature = static_cast<float>(args.number(5)), p.top_k = args.size32(6),
+  p.top_p = static_cast<float>(args.number(7));
   const TensorRef logits = args.tensor(0, product(p.B, p.V));
   require_float(info.Env(), logits);
   p.logits = logits.data, p.dtype = logits.dtype;

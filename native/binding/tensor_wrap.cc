@@ -19,8 +19,8 @@ struct Making {
 int64_t integer(const Napi::CallbackInfo& info, size_t i, int64_t low, int64_t high) {
   const double value = info[i].IsNumber() ? info[i].As<Napi::Number>().DoubleValue() : -1;
   if (!(value >= static_cast<double>(low) && value <= static_cast<double>(high))) {
-    throw Napi::RangeError::New(info.Env(), "argument " + std::to_string(i) + " must be " + std::to_string(low) + " to " +
-                                                std::to_string(high));
+    throw Napi::RangeError::New(info.Env(), "argument " + std::to_string(i) + " must be " + std::to_string(low) +
+                                                " to " + std::to_string(high));
   }
   return static_cast<int64_t>(value);
 }
@@ -77,7 +77,8 @@ void TensorWrap::Write(const Napi::CallbackInfo& info) {
   if (!info[0].IsTypedArray()) throw Napi::TypeError::New(info.Env(), "write() takes a typed array");
   const auto array = info[0].As<Napi::TypedArray>();
   const int64_t bytes = numel * size_of(dtype);
-  if (static_cast<int64_t>(array.ByteLength()) != bytes) throw Napi::RangeError::New(info.Env(), "write(): wrong length");
+  if (static_cast<int64_t>(array.ByteLength()) != bytes)
+    throw Napi::RangeError::New(info.Env(), "write(): wrong length");
   const char* source = static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
   auto copy = std::make_shared<std::vector<char>>(source, source + bytes);
   storage->device->stream.enqueue({"write", {{"bytes", bytes}}}, [copy, to = data(), bytes](Backend& backend) {
@@ -92,9 +93,10 @@ void TensorWrap::Load(const Napi::CallbackInfo& info) {
   const std::string path = info[0].As<Napi::String>().Utf8Value();
   const int64_t from = integer(info, 1, 0, int64_t{1} << 52);
   const auto type = static_cast<FileType>(integer(info, 2, 0, 3));
-  storage->device->stream.enqueue({"load"}, [path, from, type, n = numel, to = data(), dtype = dtype](Backend& backend) {
-    return load(backend, path, from, n, type, to, dtype);
-  });
+  storage->device->stream.enqueue({"load"},
+                                  [path, from, type, n = numel, to = data(), dtype = dtype](Backend& backend) {
+                                    return load(backend, path, from, n, type, to, dtype);
+                                  });
 }
 
 void TensorWrap::Dispose(const Napi::CallbackInfo&) {

@@ -38,7 +38,8 @@ class CpuBackend final : public Backend {
   }
 
   void* allocate(int64_t bytes) override {
-    void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
 #ifdef MADV_HUGEPAGE
     if (bytes >= (int64_t{4} << 20)) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
@@ -59,11 +60,11 @@ class CpuBackend final : public Backend {
   Status wait() override { return {}; }
 
 #ifdef WESTWIND_HAS_AVX2
-#define WESTWIND_DISPATCH(name, Params)                   \
-  Status name(const Params& p) override {                 \
-    if (isa_ == Isa::kAvx512) return avx512::name(p);     \
-    if (isa_ == Isa::kAvx2) return avx2::name(p);         \
-    return portable::name(p);                             \
+#define WESTWIND_DISPATCH(name, Params)               \
+  Status name(const Params& p) override {             \
+    if (isa_ == Isa::kAvx512) return avx512::name(p); \
+    if (isa_ == Isa::kAvx2) return avx2::name(p);     \
+    return portable::name(p);                         \
   }
 #else
 #define WESTWIND_DISPATCH(name, Params) \

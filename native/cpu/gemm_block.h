@@ -1,5 +1,5 @@
-// gemm on the calling thread alone: for ops that are already inside a parallel region. Same arithmetic, same bits as gemm.
-// Uses the thread's scratch slots kPackA and kPackB.
+// gemm on the calling thread alone: for ops that are already inside a parallel region. Same arithmetic, same bits as
+// gemm. Uses the thread's scratch slots kPackA and kPackB.
 #pragma once
 #include "ops/gemm.h"
 

@@ -1,4 +1,5 @@
-// Loops over threads. The split never changes a result: an iteration computes the same bits on whichever thread it runs.
+// Loops over threads. The split never changes a result: an iteration computes the same bits on whichever thread it
+// runs.
 #pragma once
 #include <stdint.h>
 

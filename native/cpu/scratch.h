@@ -6,7 +6,8 @@ namespace westwind {
 
 enum class Slot { kPackA, kPackB, kBlock, kRows, kShared, kCount };
 
-// At least `bytes`, uninitialised; valid until the same thread asks for the slot again. Ends the process if there is none.
+// At least `bytes`, uninitialised; valid until the same thread asks for the slot again. Ends the process if there is
+// none.
 void* scratch(Slot slot, int64_t bytes);
 
 }  // namespace westwind

@@ -1,5 +1,5 @@
-// One register of floats, as wide as the instruction set has it, by the compilers' vector extensions. Loads and stores are
-// unaligned and convert bf16. Internal linkage throughout: see ops.h.
+// One register of floats, as wide as the instruction set has it, by the compilers' vector extensions. Loads and stores
+// are unaligned and convert bf16. Internal linkage throughout: see ops.h.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -127,7 +127,7 @@ inline vf exp(vf x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
-  const vi e = ((vi)shifted - 0x4b400000) ;
+  const vi e = ((vi)shifted - 0x4b400000);
   const vi half = e >> 1;  // two steps, so that 2^128 is reached without an invalid exponent
   const vf scaled = p * (vf)((half + 127) << 23) * (vf)((e - half + 127) << 23);
   const vf low = select(x < splat(-87.3f), vf{}, scaled);

@@ -49,10 +49,10 @@ namespace westwind {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual void start_stream_thread() = 0;             // called once, on the stream thread, before any op
-  virtual void* allocate(int64_t bytes) = 0;          // null: out of memory
+  virtual void start_stream_thread() = 0;     // called once, on the stream thread, before any op
+  virtual void* allocate(int64_t bytes) = 0;  // null: out of memory
   virtual void release(void* memory, int64_t bytes) = 0;
-  virtual int64_t capacity() const = 0;               // bytes the device has in all
+  virtual int64_t capacity() const = 0;  // bytes the device has in all
   virtual Status copy_in(void* to, const void* host, int64_t bytes) = 0;
   virtual Status copy_out(void* host, const void* from, int64_t bytes) = 0;
   virtual Status wait() = 0;  // until all enqueued work of the device is done

@@ -1,5 +1,5 @@
-// Stream-ordered caching allocator of one device. A block that is given back may be handed out again at once: the stream is
-// in order, so whoever gets it writes after the last reader has read. Used from one thread.
+// Stream-ordered caching allocator of one device. A block that is given back may be handed out again at once: the
+// stream is in order, so whoever gets it writes after the last reader has read. Used from one thread.
 #pragma once
 #include <stdint.h>
 
@@ -19,8 +19,8 @@ const char* name_of(Tag tag);
 
 struct Block {
   char* memory;
-  int64_t size;       // bytes held, a multiple of 256
-  int64_t segment;    // key of the segment it was cut from
+  int64_t size;     // bytes held, a multiple of 256
+  int64_t segment;  // key of the segment it was cut from
   bool used;
   Tag tag;
 };

@@ -10,12 +10,11 @@ namespace westwind {
 
 class Device {
  public:
-  explicit Device(std::unique_ptr<Backend> made)
-      : backend(std::move(made)), allocator(*backend), stream(*backend) {}
+  explicit Device(std::unique_ptr<Backend> made) : backend(std::move(made)), allocator(*backend), stream(*backend) {}
 
   const std::unique_ptr<Backend> backend;
   Allocator allocator;
-  Stream stream;  // last: its thread ends before the memory goes
+  Stream stream;          // last: its thread ends before the memory goes
   int64_t forgotten = 0;  // tensors that the garbage collector had to dispose
 };
 

@@ -46,7 +46,8 @@ void to_f32(const char* file, FileType from, int64_t first, int64_t count, float
 
 Status convert(Backend& backend, const char* file, int64_t n, FileType from, char* to, DType dtype) {
   const int64_t width = size_of(dtype);
-  const bool same = (from == FileType::kF32 && dtype == DType::kF32) || (from == FileType::kI32 && dtype == DType::kI32) ||
+  const bool same = (from == FileType::kF32 && dtype == DType::kF32) ||
+                    (from == FileType::kI32 && dtype == DType::kI32) ||
                     (from == FileType::kBf16 && dtype == DType::kBf16);
   if (same) return backend.copy_in(to, file, n * width);
   std::vector<float> floats(static_cast<size_t>(std::min(n, kChunk)));
@@ -67,7 +68,8 @@ Status convert(Backend& backend, const char* file, int64_t n, FileType from, cha
 
 }  // namespace
 
-Status load(Backend& backend, const std::string& path, int64_t offset, int64_t n, FileType from, void* to, DType dtype) {
+Status load(Backend& backend, const std::string& path, int64_t offset, int64_t n, FileType from, void* to,
+            DType dtype) {
   if ((from == FileType::kI32) != (dtype == DType::kI32)) return fail("integers and floats do not convert");
   if (n == 0) return {};
   const int64_t bytes = n * (from == FileType::kF32 || from == FileType::kI32 ? 4 : 2);
@@ -84,7 +86,8 @@ Status load(Backend& backend, const std::string& path, int64_t offset, int64_t n
   void* map = mmap(nullptr, mapped, PROT_READ, MAP_PRIVATE, fd, start);
   close(fd);
   if (map == MAP_FAILED) return fail("%s: cannot be mapped: %s", path.c_str(), strerror(errno));
-  const Status status = convert(backend, static_cast<char*>(map) + (offset - start), n, from, static_cast<char*>(to), dtype);
+  const Status status =
+      convert(backend, static_cast<char*>(map) + (offset - start), n, from, static_cast<char*>(to), dtype);
   munmap(map, mapped);
   return status;
 }

@@ -1,5 +1,5 @@
-// The in-order stream of a device: one thread that runs jobs in the order they came. A job that fails stops the ones behind
-// it until somebody waits: the error is kept and handed to that wait.
+// The in-order stream of a device: one thread that runs jobs in the order they came. A job that fails stops the ones
+// behind it until somebody waits: the error is kept and handed to that wait.
 #pragma once
 #include <condition_variable>
 #include <deque>

@@ -15,8 +15,7 @@ void attend_segments(const AttentionParams& p) {
   int32_t* first_block = static_cast<int32_t*>(scratch(Slot::kShared, 4 * (static_cast<int64_t>(g.S) + 1)));
   first_block[0] = 0;
   for (int32_t s = 0; s < g.S; ++s)
-    first_block[s + 1] =
-        first_block[s] + static_cast<int32_t>((g.start[s + 1] - g.start[s] + step - 1) / step);
+    first_block[s + 1] = first_block[s] + static_cast<int32_t>((g.start[s + 1] - g.start[s] + step - 1) / step);
   const int64_t blocks = first_block[g.S];
 
   parallel_for(blocks * p.Hkv, [&](int64_t item) {
@@ -31,8 +30,7 @@ void attend_segments(const AttentionParams& p) {
     const int64_t tokens = least(step, g.start[s + 1] - begin);
     const KeyRange keys = keys_of(g, s);
     int32_t seen[kRows];
-    for (int64_t i = 0; i < tokens; ++i)
-      seen[i] = static_cast<int32_t>(keys.split + begin + i - g.start[s] + 1);
+    for (int64_t i = 0; i < tokens; ++i) seen[i] = static_cast<int32_t>(keys.split + begin + i - g.start[s] + 1);
 
     const int64_t D = p.D, stride = (p.Hq + 2 * p.Hkv) * D;
     const T* qkv = static_cast<const T*>(p.qkv);

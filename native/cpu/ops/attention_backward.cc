@@ -66,9 +66,8 @@ struct Workspace {
 };
 
 Workspace workspace(int64_t rows, int64_t D, int64_t Dp) {
-  const int64_t sizes[] = {rows * D,  rows * D,   rows * Dp,  rows * Dp,    kKeys * D,
-                           kKeys * D, kKeys * Dp, kKeys * Dp, rows * kKeys, rows * kKeys,
-                           rows * Dp, rows,       rows};
+  const int64_t sizes[] = {rows * D,   rows * D,     rows * Dp,    rows * Dp, kKeys * D, kKeys * D, kKeys * Dp,
+                           kKeys * Dp, rows * kKeys, rows * kKeys, rows * Dp, rows,      rows};
   int64_t total = 0;
   for (const int64_t size : sizes) total += round_up(size, 16);
   float* at = static_cast<float*>(scratch(Slot::kBlock, 4 * total));
@@ -82,8 +81,8 @@ Workspace workspace(int64_t rows, int64_t D, int64_t Dp) {
 }
 
 // dP in dscores and S in weights become dS and P: one row.
-inline void differentiate_row(float* weights, float* dscores, int visible, const int32_t* key_positions,
-                              int32_t oldest, float lse, float delta) {
+inline void differentiate_row(float* weights, float* dscores, int visible, const int32_t* key_positions, int32_t oldest,
+                              float lse, float delta) {
   const bool masked = visible < kKeys || key_positions != nullptr;
   const vf by = splat(lse), less = splat(delta);
   for (int key = 0; key < kKeys; key += kLanes) {
@@ -101,9 +100,8 @@ inline void differentiate_row(float* weights, float* dscores, int visible, const
 
 // One query block of segment s against all its keys; dk and dv have the rows of the segment's tree.
 template <class T>
-void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, int64_t tokens,
-                    int64_t kv_head, int64_t own_place, int64_t prefix_place, const Workspace& w, float* dk,
-                    float* dv) {
+void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, int64_t tokens, int64_t kv_head,
+                    int64_t own_place, int64_t prefix_place, const Workspace& w, float* dk, float* dv) {
   const Segments& g = p.segments;
   const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv, rows = tokens * group;
   const int64_t stride = (p.Hq + 2 * p.Hkv) * D;
@@ -112,12 +110,8 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
   const T* dout = static_cast<const T*>(p.dout);
   const T* k = qkv + (p.Hq + kv_head) * D;
   const T* v = k + p.Hkv * D;
-  const auto q_row = [&](int64_t r) {
-    return qkv + (begin + r / group) * stride + (kv_head * group + r % group) * D;
-  };
-  const auto out_at = [&](int64_t r) {
-    return ((begin + r / group) * p.Hq + kv_head * group + r % group) * D;
-  };
+  const auto q_row = [&](int64_t r) { return qkv + (begin + r / group) * stride + (kv_head * group + r % group) * D; };
+  const auto out_at = [&](int64_t r) { return ((begin + r / group) * p.Hq + kv_head * group + r % group) * D; };
 
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = q_row(r);
@@ -169,8 +163,7 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
     scores(M, D, w.dout, w.v_columns, w.dscores, visible);
     for (int r = 0; r < M; ++r)
       differentiate_row(w.weights + r * kKeys, w.dscores + r * kKeys, visible(r), positions,
-                        positions == nullptr ? 0 : g.positions[begin + r / group] - g.window + 1, w.lse[r],
-                        w.delta[r]);
+                        positions == nullptr ? 0 : g.positions[begin + r / group] - g.window + 1, w.lse[r], w.delta[r]);
     add_weighted(M, Dp, w.dscores, w.k_panels, w.dq, visible);
 
     // dK and dV of this pair of blocks, a tile of keys at a time, over the rows that see its first key.
@@ -179,9 +172,8 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
         for (int j = 0; j < n; j += kTile) {
           const int64_t hidden = key + j + 1 - seen;  // tokens before the first that sees key j
           const int64_t from = hidden > 0 ? hidden * group : 0;
-          tile<true>(static_cast<int>(least(kTile, n - j)), from < rows ? rows - from : 0,
-                     a + from * kKeys + j, kKeys, panels + (d / kWide * rows + from) * kWide,
-                     w.dkv + j * Dp + d, Dp, false);
+          tile<true>(static_cast<int>(least(kTile, n - j)), from < rows ? rows - from : 0, a + from * kKeys + j, kKeys,
+                     panels + (d / kWide * rows + from) * kWide, w.dkv + j * Dp + d, Dp, false);
         }
       for (int64_t j = 0; j < n; ++j) {
         const int64_t at = key + j < keys.split ? prefix_place + key + j : own_place + key + j - keys.split;

@@ -11,9 +11,9 @@
 namespace westwind {
 namespace {
 
-constexpr int kKeys = 64;   // keys per block: K and V of one block at D = 64 are 16 KiB each
-constexpr int kRows = 192;  // query rows per block, tokens times heads of the group: packing K and V pays off
-constexpr int kTile = 6;    // rows of a register tile: 6 x 2 sums, 2 loads and a broadcast fill 16 registers
+constexpr int kKeys = 64;          // keys per block: K and V of one block at D = 64 are 16 KiB each
+constexpr int kRows = 192;         // query rows per block, tokens times heads of the group: packing K and V pays off
+constexpr int kTile = 6;           // rows of a register tile: 6 x 2 sums, 2 loads and a broadcast fill 16 registers
 constexpr int kWide = 2 * kLanes;  // columns of a register tile, and of a packed panel
 
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -28,8 +28,7 @@ struct KeyRange {
 // c[R, kWide] (+)= a[R, K] · b[K, kWide]; one fused multiply-add after another over K, so no element depends
 // on R. kColumns: element (r, k) of `a` is a[k·lda + r], else a[r·lda + k].
 template <int R, bool kColumns>
-inline void tile(int64_t K, const float* a, int64_t lda, const float* b, float* c, int64_t ldc,
-                 bool accumulate) {
+inline void tile(int64_t K, const float* a, int64_t lda, const float* b, float* c, int64_t ldc, bool accumulate) {
   vf sum[R][2];
   for (int r = 0; r < R; ++r) {
     sum[r][0] = accumulate ? load(c + r * ldc) : vf{};
@@ -71,8 +70,7 @@ inline void tile(int R, int64_t K, const float* a, int64_t lda, const float* b, 
 // n rows of D elements, row i at row_at(i), into panels [ceil(D / kWide)][capacity][kWide] of f32 times
 // `scale`. Columns past D are 0.
 template <class T, class RowAt>
-inline void pack_rows(int64_t n, int64_t D, int64_t capacity, float scale, const RowAt& row_at,
-                      float* panels) {
+inline void pack_rows(int64_t n, int64_t D, int64_t capacity, float scale, const RowAt& row_at, float* panels) {
   for (int64_t i = 0; i < n; ++i) {
     const T* row = row_at(i);
     float* to = panels + i * kWide;
@@ -121,15 +119,13 @@ inline void pack_transposed(int64_t n, int64_t D, const RowAt& row_at, float* pa
         const v4 a = load4(r0 + d), b = load4(r1 + d), c = load4(r2 + d), e = load4(r3 + d);
         const v4 ab01 = WESTWIND_SHUFFLE4(a, b, 0, 4, 1, 5), ab23 = WESTWIND_SHUFFLE4(a, b, 2, 6, 3, 7);
         const v4 ce01 = WESTWIND_SHUFFLE4(c, e, 0, 4, 1, 5), ce23 = WESTWIND_SHUFFLE4(c, e, 2, 6, 3, 7);
-        const v4 columns[4] = {
-            WESTWIND_SHUFFLE4(ab01, ce01, 0, 1, 4, 5), WESTWIND_SHUFFLE4(ab01, ce01, 2, 3, 6, 7),
-            WESTWIND_SHUFFLE4(ab23, ce23, 0, 1, 4, 5), WESTWIND_SHUFFLE4(ab23, ce23, 2, 3, 6, 7)};
+        const v4 columns[4] = {WESTWIND_SHUFFLE4(ab01, ce01, 0, 1, 4, 5), WESTWIND_SHUFFLE4(ab01, ce01, 2, 3, 6, 7),
+                               WESTWIND_SHUFFLE4(ab23, ce23, 0, 1, 4, 5), WESTWIND_SHUFFLE4(ab23, ce23, 2, 3, 6, 7)};
         for (int j = 0; j < 4; ++j) memcpy(to + (d + j) * kWide, &columns[j], sizeof columns[j]);
       }
     }
     for (int64_t j = 0; j < 4; ++j)
-      for (int64_t rest = d; rest < D; ++rest)
-        to[rest * kWide + j] = i + j < n ? to_float(row_at(i + j)[rest]) : 0;
+      for (int64_t rest = d; rest < D; ++rest) to[rest * kWide + j] = i + j < n ? to_float(row_at(i + j)[rest]) : 0;
   }
 }
 #undef WESTWIND_SHUFFLE4
@@ -162,8 +158,7 @@ inline void scores(int M, int64_t D, const float* a, const float* panels, float*
 
 // c[M, Dp] += p[M, kKeys] · row panels.
 template <class Visible>
-inline void add_weighted(int M, int64_t Dp, const float* p, const float* panels, float* c,
-                         const Visible& visible) {
+inline void add_weighted(int M, int64_t Dp, const float* p, const float* panels, float* c, const Visible& visible) {
   for (int64_t d = 0; d < Dp; d += kWide)
     for (int r = 0; r < M; r += kTile) {
       const int R = static_cast<int>(least(kTile, M - r));
@@ -211,13 +206,11 @@ struct BlockWindow {
 
 // rows of keys [key, key + n); positions null: a key's position is its logical index. Queries lie between the
 // positions `low` and `high`.
-inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window,
-                      int32_t low, int32_t high, BlockWindow* out) {
+inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window, int32_t low,
+                      int32_t high, BlockWindow* out) {
   int32_t newest = -1, oldest = INT32_MAX;
   for (int i = 0; i < kKeys; ++i) {
-    const int32_t at = i >= n                 ? 0
-                       : positions == nullptr ? static_cast<int32_t>(key + i)
-                                              : positions[keys.row(key + i)];
+    const int32_t at = i >= n ? 0 : positions == nullptr ? static_cast<int32_t>(key + i) : positions[keys.row(key + i)];
     out->position[i] = at;
     if (i < n && at > newest) newest = at;
     if (i < n && at < oldest) oldest = at;

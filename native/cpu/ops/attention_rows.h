@@ -38,8 +38,8 @@ inline int64_t tokens_per_block(int64_t group) { return group < kRows ? kRows / 
 // One row's scores to weights exp(score − max), 0 where hidden; folds them into max and sum (kLanes partial
 // sums) and returns by what the row's earlier sums have to be multiplied.
 template <bool kMasked>
-inline float fold_scores(float* row, int visible, const int32_t* key_positions, int32_t oldest,
-                         float* row_max, float* row_sum) {
+inline float fold_scores(float* row, int visible, const int32_t* key_positions, int32_t oldest, float* row_max,
+                         float* row_sum) {
   constexpr int kVectors = kKeys / kLanes;
   const vf minus_inf = splat(-__builtin_inff());
   vf x[kVectors];
@@ -123,11 +123,10 @@ void attend(const QueryBlock<T>& p) {
       for (int r = 0; r < M; ++r) {
         const int row = first + r, count = visible(r);
         const int32_t oldest = positions == nullptr ? 0 : p.query_positions[row / group] - p.window + 1;
-        const float shrink = count == kKeys && positions == nullptr
-                                 ? fold_scores<false>(weights + r * kKeys, count, nullptr, 0, maxima + row,
-                                                      sums + row * kLanes)
-                                 : fold_scores<true>(weights + r * kKeys, count, positions, oldest,
-                                                     maxima + row, sums + row * kLanes);
+        const float shrink =
+            count == kKeys && positions == nullptr
+                ? fold_scores<false>(weights + r * kKeys, count, nullptr, 0, maxima + row, sums + row * kLanes)
+                : fold_scores<true>(weights + r * kKeys, count, positions, oldest, maxima + row, sums + row * kLanes);
         if (shrink == 1) continue;
         float* sum = out + row * Dp;
         for (int64_t d = 0; d < Dp; d += kLanes) store(sum + d, load(sum + d) * shrink);

@@ -7,8 +7,7 @@
 namespace westwind {
 namespace {
 
-inline Status check_attention(const char* op, const Segments& g, int64_t T, int32_t Hq, int32_t Hkv,
-                              int32_t D) {
+inline Status check_attention(const char* op, const Segments& g, int64_t T, int32_t Hq, int32_t Hkv, int32_t D) {
   if (T < 0 || Hq <= 0 || Hkv <= 0 || D <= 0 || Hq % Hkv != 0)
     return fail("%s: expected T >= 0, D >= 1 and Hq a multiple of Hkv, got T=%lld Hq=%d Hkv=%d D=%d", op,
                 static_cast<long long>(T), Hq, Hkv, D);
@@ -16,19 +15,17 @@ inline Status check_attention(const char* op, const Segments& g, int64_t T, int3
   if (g.start[0] != 0) return fail("%s: segStart must begin with 0, got %d at index 0", op, g.start[0]);
   for (int32_t s = 0; s < g.S; ++s) {
     if (g.start[s + 1] < g.start[s])
-      return fail("%s: segStart must ascend, got %d after %d at index %d", op, g.start[s + 1], g.start[s],
-                  s + 1);
+      return fail("%s: segStart must ascend, got %d after %d at index %d", op, g.start[s + 1], g.start[s], s + 1);
     if (g.prefix[s] < -1 || g.prefix[s] >= s)
       return fail("%s: segPrefix must be -1 or an earlier segment, got %d at index %d", op, g.prefix[s], s);
   }
   if (g.start[g.S] != T)
-    return fail("%s: segStart must end with T=%lld, got %d at index %d", op, static_cast<long long>(T),
-                g.start[g.S], g.S);
+    return fail("%s: segStart must end with T=%lld, got %d at index %d", op, static_cast<long long>(T), g.start[g.S],
+                g.S);
   if (g.window > 0)
     for (int64_t t = 0; t < T; ++t)
       if (g.positions[t] < 0)
-        return fail("%s: positions must be >= 0, got %d at index %lld", op, g.positions[t],
-                    static_cast<long long>(t));
+        return fail("%s: positions must be >= 0, got %d at index %lld", op, g.positions[t], static_cast<long long>(t));
   return {};
 }
 

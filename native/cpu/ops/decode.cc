@@ -18,17 +18,16 @@ struct Cache {
 
 Status check_rows(const char* op, const Cache& c, int64_t T, const int32_t* slot, const int32_t* position) {
   if (T < 0 || c.slots < 0 || c.length < 0 || c.Hq <= 0 || c.Hkv <= 0 || c.D <= 0 || c.Hq % c.Hkv != 0)
-    return fail(
-        "%s: expected T, slots, length >= 0, D >= 1, Hq a multiple of Hkv, got %lld, %lld, %lld, %d, %d/%d",
-        op, static_cast<long long>(T), static_cast<long long>(c.slots), static_cast<long long>(c.length), c.D,
-        c.Hq, c.Hkv);
+    return fail("%s: expected T, slots, length >= 0, D >= 1, Hq a multiple of Hkv, got %lld, %lld, %lld, %d, %d/%d", op,
+                static_cast<long long>(T), static_cast<long long>(c.slots), static_cast<long long>(c.length), c.D, c.Hq,
+                c.Hkv);
   for (int64_t t = 0; t < T; ++t) {
     if (slot[t] < 0 || slot[t] >= c.slots)
-      return fail("%s: slot must be in [0, %lld), got %d at index %lld", op, static_cast<long long>(c.slots),
-                  slot[t], static_cast<long long>(t));
+      return fail("%s: slot must be in [0, %lld), got %d at index %lld", op, static_cast<long long>(c.slots), slot[t],
+                  static_cast<long long>(t));
     if (position[t] < 0 || position[t] >= c.length)
-      return fail("%s: position must be in [0, %lld), got %d at index %lld", op,
-                  static_cast<long long>(c.length), position[t], static_cast<long long>(t));
+      return fail("%s: position must be in [0, %lld), got %d at index %lld", op, static_cast<long long>(c.length),
+                  position[t], static_cast<long long>(t));
   }
   return {};
 }
@@ -100,8 +99,7 @@ void attend_cache(const DecodeAttentionParams& p) {
 namespace WESTWIND_ISA {
 
 Status kv_append(const KvAppendParams& p) {
-  const Status checked =
-      check_rows("kv_append", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
+  const Status checked = check_rows("kv_append", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
   if (!checked.ok) return checked;
   if (p.dtype == DType::kBf16)
     append<bf16>(p);
@@ -111,8 +109,7 @@ Status kv_append(const KvAppendParams& p) {
 }
 
 Status decode_attention(const DecodeAttentionParams& p) {
-  const Status checked =
-      check_rows("decode_attention", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
+  const Status checked = check_rows("decode_attention", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
   if (!checked.ok) return checked;
   if (p.dtype == DType::kBf16)
     attend_cache<bf16>(p);

@@ -28,8 +28,7 @@ void scale_by(T* x, int64_t n, float factor) {
 
 template <class T>
 void add_to(const T* a, const T* b, T* out, int64_t n) {
-  for_elements(
-      n, [&](int64_t i, auto lanes) { store(out + i, load(a + i, lanes) + load(b + i, lanes), lanes); });
+  for_elements(n, [&](int64_t i, auto lanes) { store(out + i, load(a + i, lanes) + load(b + i, lanes), lanes); });
 }
 
 template <class From, class To>
@@ -39,8 +38,7 @@ void convert(const From* x, To* out, int64_t n) {
 
 void copy(const void* x, void* out, int64_t bytes) {
   parallel_ranges(bytes, kRange * 4, [&](int64_t begin, int64_t end) {
-    memcpy(static_cast<char*>(out) + begin, static_cast<const char*>(x) + begin,
-           static_cast<size_t>(end - begin));
+    memcpy(static_cast<char*>(out) + begin, static_cast<const char*>(x) + begin, static_cast<size_t>(end - begin));
   });
 }
 

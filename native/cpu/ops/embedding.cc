@@ -17,8 +17,8 @@ int64_t rows_per_range(int64_t row_bytes) {
 Status check_rows(const char* op, const char* what, const int32_t* rows, int64_t n, int64_t limit) {
   for (int64_t i = 0; i < n; ++i) {
     if (rows[i] >= 0 && rows[i] < limit) continue;
-    return fail("%s: %s must be 0 <= row < %lld, got %d at index %lld", op, what,
-                static_cast<long long>(limit), rows[i], static_cast<long long>(i));
+    return fail("%s: %s must be 0 <= row < %lld, got %d at index %lld", op, what, static_cast<long long>(limit),
+                rows[i], static_cast<long long>(i));
   }
   return {};
 }
@@ -30,9 +30,8 @@ void add_to_table(const EmbeddingBackwardParams& p) {
     for (int64_t t = 0; t < p.T; ++t) {
       const T* from = static_cast<const T*>(p.dout) + t * p.C + begin;
       float* to = p.dtable + p.ids[t] * p.C + begin;
-      for_lanes(end - begin, [&](int64_t i, auto lanes) {
-        store(to + i, load(to + i, lanes) + load(from + i, lanes), lanes);
-      });
+      for_lanes(end - begin,
+                [&](int64_t i, auto lanes) { store(to + i, load(to + i, lanes) + load(from + i, lanes), lanes); });
     }
   });
 }
@@ -61,9 +60,8 @@ void sum_rows(const T* x, const int64_t* sources, int64_t count, int64_t C, T* o
   memset(total, 0, static_cast<size_t>(C) * 4);
   for (int64_t k = 0; k < count; ++k) {
     const T* from = x + sources[k] * C;
-    for_lanes(C, [&](int64_t i, auto lanes) {
-      store(total + i, load(total + i, lanes) + load(from + i, lanes), lanes);
-    });
+    for_lanes(C,
+              [&](int64_t i, auto lanes) { store(total + i, load(total + i, lanes) + load(from + i, lanes), lanes); });
   }
   for_lanes(C, [&](int64_t i, auto lanes) { store(out + i, load(total + i, lanes), lanes); });
 }

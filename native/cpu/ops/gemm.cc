@@ -1,5 +1,5 @@
-// gemm in blocks: op(A) is packed once per block of rows and shared; every task packs its own columns of op(B), which stay in
-// its second-level cache, and goes over K while its part of C stays with it. Contract: ops/gemm.h
+// gemm in blocks: op(A) is packed once per block of rows and shared; every task packs its own columns of op(B), which
+// stay in its second-level cache, and goes over K while its part of C stays with it. Contract: ops/gemm.h
 #include "../ops.h"
 
 #ifdef _OPENMP
@@ -13,13 +13,14 @@
 namespace westwind {
 namespace {
 
-// Tuned on a Zen 3 core (32 KB, 512 KB of cache): a block of A (96 × 256) and one of B (256 × 128) share the second level.
+// Tuned on a Zen 3 core (32 KB, 512 KB of cache): a block of A (96 × 256) and one of B (256 × 128) share the second
+// level.
 constexpr int64_t kBlockM = 16 * kTileM;
 constexpr int64_t kBlockN = 8 * kTileN;
-constexpr int64_t kMaxDepth = 8 * kBlockK;      // K packed at a time, where C can hold the sum so far
-constexpr int64_t kPackedFloats = 2 << 20;      // of A, 8 MB: stays in the last-level cache
+constexpr int64_t kMaxDepth = 8 * kBlockK;  // K packed at a time, where C can hold the sum so far
+constexpr int64_t kPackedFloats = 2 << 20;  // of A, 8 MB: stays in the last-level cache
 constexpr int64_t kMaxRows = 1024 / kTileM * kTileM;
-constexpr int64_t kWorthThreads = 1 << 17;      // multiply-adds; fewer take less time than waking the threads
+constexpr int64_t kWorthThreads = 1 << 17;  // multiply-adds; fewer take less time than waking the threads
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t pieces_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -101,8 +102,8 @@ void multiply_part(const Block& block, int64_t m, int64_t rows, int64_t n, int64
     pack<kTileN>(b, n, wide / kTileN, block.k0 + at, k, packed);
     const bool adds = p.beta != 0 || !first || at > 0;
     for (int64_t i = 0; i < rows; i += kBlockM) {
-      multiply_block(block.a + all_rows * at + (m + i) * k, packed, k, c + i * ldc, ldc, least(kBlockM, rows - i), columns,
-                     p.alpha, adds);
+      multiply_block(block.a + all_rows * at + (m + i) * k, packed, k, c + i * ldc, ldc, least(kBlockM, rows - i),
+                     columns, p.alpha, adds);
     }
   }
 

@@ -1,8 +1,8 @@
 // The inside of gemm: packing into panels, and the register tile that multiplies two panels.
 //
-// A panel holds W lines (rows of op(A) or columns of op(B)) over k: panel[k][W], f32, lines that do not exist are 0. One
-// tile of C is an A panel of kTileM lines times a B panel of kTileN lines, kept in registers over up to kBlockK values of
-// k. The idea and the names of the loops: BLIS, https://doi.org/10.1145/2764454.
+// A panel holds W lines (rows of op(A) or columns of op(B)) over k: panel[k][W], f32, lines that do not exist are 0.
+// One tile of C is an A panel of kTileM lines times a B panel of kTileN lines, kept in registers over up to kBlockK
+// values of k. The idea and the names of the loops: BLIS, https://doi.org/10.1145/2764454.
 #pragma once
 #include "vec.h"
 
@@ -116,8 +116,8 @@ void pack_transposed(const T* from, int64_t ld, int64_t lines, int64_t k, float*
   }
 }
 
-// `panels` panels from lines that lie side by side: the value of line i at k is from[k·ld + i]; `lines` exist. Row by row
-// over all panels, so that a row is read in one piece.
+// `panels` panels from lines that lie side by side: the value of line i at k is from[k·ld + i]; `lines` exist. Row by
+// row over all panels, so that a row is read in one piece.
 template <int W, class T>
 void pack_copied(const T* from, int64_t ld, int64_t lines, int64_t k, int64_t panels, float* panel) {
   for (int64_t at = 0; at < k; ++at) {
@@ -150,9 +150,10 @@ inline void multiply(const float* a, const float* b, int64_t k, vf (&acc)[kTileM
   }
 }
 
-// c (+)= alpha·acc, of which rows × columns exist; without `adds` c is not read. One product and one sum: there is one way to
-// contract them, so that every tile rounds alike, whole or partial.
-inline void update(float* c, int64_t ldc, int64_t rows, int64_t columns, float alpha, bool adds, const vf (&acc)[kTileM][2]) {
+// c (+)= alpha·acc, of which rows × columns exist; without `adds` c is not read. One product and one sum: there is one
+// way to contract them, so that every tile rounds alike, whole or partial.
+inline void update(float* c, int64_t ldc, int64_t rows, int64_t columns, float alpha, bool adds,
+                   const vf (&acc)[kTileM][2]) {
   float partial[kTileM * kTileN];
   const bool whole = rows >= kTileM && columns >= kTileN;
   float* to = whole ? c : partial;
@@ -171,7 +172,8 @@ inline void update(float* c, int64_t ldc, int64_t rows, int64_t columns, float a
   }
   if (!whole) {
     for (int i = 0; i < kTileM && i < rows; ++i)
-      memcpy(c + i * ldc, partial + i * kTileN, sizeof(float) * static_cast<size_t>(columns < kTileN ? columns : kTileN));
+      memcpy(c + i * ldc, partial + i * kTileN,
+             sizeof(float) * static_cast<size_t>(columns < kTileN ? columns : kTileN));
   }
 }
 

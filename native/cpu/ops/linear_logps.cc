@@ -1,10 +1,10 @@
-// linear_logps: the logits of a chunk of tokens are made by gemm, reduced row by row, turned into their gradient where they
-// lie, and used by two more gemms. Chunks ascend, so the sum in dweight has one order. Contract: ops/linear_logps.h
+// linear_logps: the logits of a chunk of tokens are made by gemm, reduced row by row, turned into their gradient where
+// they lie, and used by two more gemms. Chunks ascend, so the sum in dweight has one order. Contract:
+// ops/linear_logps.h
 //
-// Every chunk reads and writes all of dweight, 8·V·C bytes against 6·rows·V·C operations: at 256 rows that is 5 % of the time
-// at 15 GB/s and 150 GFLOP/s, and weight is packed once per 256 rows.
+// Every chunk reads and writes all of dweight, 8·V·C bytes against 6·rows·V·C operations: at 256 rows that is 5 % of
+// the time at 15 GB/s and 150 GFLOP/s, and weight is packed once per 256 rows.
 #include "../ops.h"
-
 #include "parallel.h"
 #include "softmax_row.h"
 
@@ -26,7 +26,9 @@ struct Head {
   int64_t N, C, V;
   DType dtype;
 
-  int64_t chunk_rows() const { return at_most(N, at_least(kMinRows, at_most(kMaxRows, kChunkFloats / at_least(V, 1)))); }
+  int64_t chunk_rows() const {
+    return at_most(N, at_least(kMinRows, at_most(kMaxRows, kChunkFloats / at_least(V, 1))));
+  }
   const void* hidden_row(int64_t n) const { return static_cast<const char*>(hidden) + n * C * size_of(dtype); }
 };
 
@@ -40,8 +42,8 @@ Status check_targets(const char* op, const Head& h) {
 
 // logits [rows, V] of tokens [n, n + rows)
 Status logits_of(const Head& h, int64_t n, int64_t rows, float* logits) {
-  return WESTWIND_ISA::gemm({h.hidden_row(n), h.weight, logits, h.C, h.C, h.V, rows, h.V, h.C, 1.f, 0.f, h.dtype, h.dtype,
-                             DType::kF32, false, true});
+  return WESTWIND_ISA::gemm({h.hidden_row(n), h.weight, logits, h.C, h.C, h.V, rows, h.V, h.C, 1.f, 0.f, h.dtype,
+                             h.dtype, DType::kF32, false, true});
 }
 
 template <class Body>
@@ -55,17 +57,18 @@ void each_row(const Head& h, int64_t rows, const Body& body) {
 Status gradients_of(const Head& h, int64_t n, int64_t rows, const float* dlogits, void* dhidden, float* dweight) {
   // Over a long V gemm is fastest with an f32 sum; so bf16 is rounded here.
   const bool rounds = h.dtype == DType::kBf16;
-  float* sum = rounds ? static_cast<float*>(scratch(Slot::kRows, 4 * rows * h.C)) : static_cast<float*>(dhidden) + n * h.C;
-  Status status = WESTWIND_ISA::gemm({dlogits, h.weight, sum, h.V, h.C, h.C, rows, h.C, h.V, 1.f, 0.f, DType::kF32, h.dtype,
-                                      DType::kF32, false, false});
+  float* sum =
+      rounds ? static_cast<float*>(scratch(Slot::kRows, 4 * rows * h.C)) : static_cast<float*>(dhidden) + n * h.C;
+  Status status = WESTWIND_ISA::gemm({dlogits, h.weight, sum, h.V, h.C, h.C, rows, h.C, h.V, 1.f, 0.f, DType::kF32,
+                                      h.dtype, DType::kF32, false, false});
   if (!status.ok) return status;
   if (rounds) {
     bf16* out = static_cast<bf16*>(dhidden) + n * h.C;
     for_lanes(rows * h.C, [&](int64_t i, auto lanes) { store(out + i, load(sum + i, lanes), lanes); });
   }
   if (dweight == nullptr) return status;
-  return WESTWIND_ISA::gemm({dlogits, h.hidden_row(n), dweight, h.V, h.C, h.C, h.V, h.C, rows, 1.f, 1.f, DType::kF32, h.dtype,
-                             DType::kF32, true, false});
+  return WESTWIND_ISA::gemm({dlogits, h.hidden_row(n), dweight, h.V, h.C, h.C, h.V, h.C, rows, 1.f, 1.f, DType::kF32,
+                             h.dtype, DType::kF32, true, false});
 }
 
 void finish_row(const LinearLogpsParams& p, int64_t n, const float* row) {

@@ -50,9 +50,8 @@ void forward_row(const RmsNormParams& p, int64_t t) {
   }
   const float rstd = 1.f / __builtin_sqrtf(squares / static_cast<float>(C) + p.eps);
   p.rstd[t] = rstd;
-  for_lanes(C, [&](int64_t i, auto lanes) {
-    store(y + i, load(s + i, lanes) * rstd * load(weight + i, lanes), lanes);
-  });
+  for_lanes(C,
+            [&](int64_t i, auto lanes) { store(y + i, load(s + i, lanes) * rstd * load(weight + i, lanes), lanes); });
 }
 
 template <class T>

@@ -34,8 +34,7 @@ struct Angles {
     const int64_t n = new_half;
     memory = static_cast<double*>(malloc(static_cast<size_t>((2 * kStep + 4) * n) * sizeof(double)));
     if (memory == nullptr) {
-      fprintf(stderr, "westwind: out of memory for the angles of rope, D = %lld\n",
-              static_cast<long long>(2 * n));
+      fprintf(stderr, "westwind: out of memory for the angles of rope, D = %lld\n", static_cast<long long>(2 * n));
       abort();
     }
     theta = new_theta;
@@ -105,8 +104,7 @@ Status rope(const RopeParams& p) {
   if (p.D % 2 != 0) return fail("rope: D must be even, got %d", p.D);
   for (int64_t t = 0; t < p.T; ++t) {
     if (p.positions[t] >= 0) continue;
-    return fail("rope: positions must be >= 0, got %d at index %lld", p.positions[t],
-                static_cast<long long>(t));
+    return fail("rope: positions must be >= 0, got %d at index %lld", p.positions[t], static_cast<long long>(t));
   }
   if (p.D == 0 || p.heads == 0) return {};
   p.dtype == DType::kBf16 ? rotate<bf16>(p) : rotate<float>(p);

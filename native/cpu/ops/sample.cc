@@ -110,19 +110,17 @@ Status sample(const SampleParams& p) {
   if (p.top_k < 0) return fail("sample: top_k must be 0 or more, got %d", p.top_k);
   for (int64_t b = 0; b < p.B; ++b)
     if (!(p.uniform[b] >= 0 && p.uniform[b] < 1))
-      return fail("sample: uniform must be in [0, 1), got %g at index %lld",
-                  static_cast<double>(p.uniform[b]), static_cast<long long>(b));
+      return fail("sample: uniform must be in [0, 1), got %g at index %lld", static_cast<double>(p.uniform[b]),
+                  static_cast<long long>(b));
 
   parallel_for(p.B, [&](int64_t b) {
-    p.out[b] = p.dtype == DType::kBf16
-                   ? choose(static_cast<const bf16*>(p.logits) + b * p.V, p.V, p.uniform[b], p)
-                   : choose(static_cast<const float*>(p.logits) + b * p.V, p.V, p.uniform[b], p);
+    p.out[b] = p.dtype == DType::kBf16 ? choose(static_cast<const bf16*>(p.logits) + b * p.V, p.V, p.uniform[b], p)
+                                       : choose(static_cast<const float*>(p.logits) + b * p.V, p.V, p.uniform[b], p);
   });
   for (int64_t b = 0; b < p.B; ++b)
     if (p.out[b] < 0)
-      return fail(
-          "sample: logits must be numbers below infinity, and not all -infinity, got others in row %lld",
-          static_cast<long long>(b));
+      return fail("sample: logits must be numbers below infinity, and not all -infinity, got others in row %lld",
+                  static_cast<long long>(b));
   return {};
 }
 

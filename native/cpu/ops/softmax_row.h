@@ -1,5 +1,5 @@
-// One row of logits: its maximum, the sums of its softmax, and the gradient by the logits. What a row gives depends on the
-// row alone. Exponentials in f32; sums in f32 over a few hundred values, and those in f64.
+// One row of logits: its maximum, the sums of its softmax, and the gradient by the logits. What a row gives depends on
+// the row alone. Exponentials in f32; sums in f32 over a few hundred values, and those in f64.
 #pragma once
 #include <math.h>
 

@@ -1,7 +1,6 @@
-// token_logps: a row is read twice, for its maximum and for its sum; the second time it comes from the second-level cache.
-// Contract: ops/token_logps.h
+// token_logps: a row is read twice, for its maximum and for its sum; the second time it comes from the second-level
+// cache. Contract: ops/token_logps.h
 #include "../ops.h"
-
 #include "parallel.h"
 #include "softmax_row.h"
 

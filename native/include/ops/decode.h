@@ -2,9 +2,10 @@
 //
 //   kv_append:        k_cache[slot[t], position[t]] = k of row t, the same for v
 //   decode_attention: row t sees cache entries 0 .. position[t] of its slot, those with position[t] − j < window
-//   sample:           greedy (first of equals) where temperature is 0; else softmax(logits / temperature) cut to the top_k most
-//                     likely (0: all), then to the smallest set whose mass reaches top_p (ties by lower id), then the inverse
-//                     CDF at uniform[b], tokens in ascending id. Sums in f64.
+//   sample:           greedy (first of equals) where temperature is 0; else softmax(logits / temperature) cut to the
+//   top_k most
+//                     likely (0: all), then to the smallest set whose mass reaches top_p (ties by lower id), then the
+//                     inverse CDF at uniform[b], tokens in ascending id. Sums in f64.
 #pragma once
 #include "../dtype.h"
 

@@ -1,8 +1,8 @@
 // gemm: C = alpha · op(A) · op(B) + beta · C, accumulated in f32.
 //
-//   op(A) is [M, K]: A stored [M, K], or [K, M] when trans_a.   op(B) is [K, N]: B stored [K, N], or [N, K] when trans_b.
-//   Row-major with row strides lda, ldb, ldc (elements). beta == 0 never reads C. K == 0 gives beta · C.
-//   An element of C depends on its row of op(A) and column of op(B) alone, in an order of K that M and N do not change.
+//   op(A) is [M, K]: A stored [M, K], or [K, M] when trans_a.   op(B) is [K, N]: B stored [K, N], or [N, K] when
+//   trans_b. Row-major with row strides lda, ldb, ldc (elements). beta == 0 never reads C. K == 0 gives beta · C. An
+//   element of C depends on its row of op(A) and column of op(B) alone, in an order of K that M and N do not change.
 #pragma once
 #include "../dtype.h"
 

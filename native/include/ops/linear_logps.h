@@ -4,8 +4,8 @@
 //   hit[n] = 1 if the arg-max over v is target[n] (the first of equals), else 0
 //   backward: dlogits = dlogps[n] · (onehot − softmax),  dhidden = dlogits · weight,  dweight += dlogitsᵀ · hidden
 //
-// Forward with dlogps set also does the backward in the same pass (the upstream gradient is known beforehand, as in SFT).
-// Logits and softmax are f32 in every dtype. Idea: arXiv:2411.09009, arXiv:2410.10989.
+// Forward with dlogps set also does the backward in the same pass (the upstream gradient is known beforehand, as in
+// SFT). Logits and softmax are f32 in every dtype. Idea: arXiv:2411.09009, arXiv:2410.10989.
 #pragma once
 #include "../dtype.h"
 

@@ -1,7 +1,8 @@
 // The multi-tensor ops of a training step. The arithmetic is f32 and torch's, operation by operation.
 //
 //   adamw:   w *= 1 − lr·weight_decay;  m += (g − m)(1 − β1);  v = β2·v + (1 − β2)·g²
-//            w −= (lr / bias1) · m / (sqrt(v) / sqrt(bias2) + eps),   bias1 = 1 − β1^t, bias2 = 1 − β2^t    arXiv:1711.05101
+//            w −= (lr / bias1) · m / (sqrt(v) / sqrt(bias2) + eps),   bias1 = 1 − β1^t, bias2 = 1 − β2^t
+//            arXiv:1711.05101
 //   rmsprop: g += weight_decay · w;  v = α·v + (1 − α)·g²;  w −= lr · g / (sqrt(v) + eps)
 //   g = grad · grad_scale (clipping). w is the f32 master; param is its rounded copy in the model's dtype.
 //   sum_squares: out[i] = Σ grad_i², in an order that the thread count does not change, f64 inside.
