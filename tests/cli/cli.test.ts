@@ -69,7 +69,7 @@ describe.skipIf(!cliBuilt)('westwind generate', () => {
   it('SIGINT ends it with 130', async () => {
     const prompts = file('many.txt', 'again\n'.repeat(2000))
     const args = ['generate', modelDir, '--prompts', prompts, '--max-new-tokens', '100']
-    const { code, stderr } = await westwind(args, { onStdout: (_, kill) => kill('SIGINT') })
+    const { code, stderr } = await westwind(args, { signal: 'SIGINT' })
     expect({ code, stderr }).toEqual({ code: 130, stderr: 'generation was stopped\n' })
   })
 })

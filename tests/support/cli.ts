@@ -15,21 +15,21 @@ export interface CliResult {
   stderr: string
 }
 
-/** Runs `westwind` as a process of its own. `onStdout` sees the output while it comes. */
+/** Runs `westwind` as a process of its own; `signal` is sent to it with its first output. */
 export function westwind(
   args: readonly string[],
   options: {
     input?: string
     env?: Record<string, string>
-    onStdout?: (soFar: string, kill: (signal: NodeJS.Signals) => void) => void
+    signal?: NodeJS.Signals
   } = {},
 ): Promise<CliResult> {
   const env = { ...process.env, ...options.env }
   const child = spawn(process.execPath, [program, ...args], { env })
   const result: CliResult = { code: null, stdout: '', stderr: '' }
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    if (result.stdout === '' && options.signal) child.kill(options.signal)
     result.stdout += text
-    options.onStdout?.(result.stdout, (signal) => child.kill(signal))
   })
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     result.stderr += text
