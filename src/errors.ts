@@ -1,3 +1,5 @@
+import { inspect } from 'node:util'
+
 /** What went wrong, for programs; the message says it for people. */
 export type ErrorCode =
   | 'ERR_INVALID_ARG' // a wrong value, shape, dtype or option
@@ -24,4 +26,11 @@ export class WestwindError extends Error {
     this.name = 'WestwindError'
     this.code = code
   }
+}
+
+/** Whatever came instead of what was expected, in a few words; strings stay as they are. */
+export function show(value: unknown): string {
+  if (typeof value === 'string') return value
+  const text = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY })
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text
 }

@@ -134,7 +134,15 @@ export function parseModelConfig(json: unknown, where: string): ModelConfig {
   else if (bos) throw configError(where, `bos_token_id must be one token id, got ${showJson(bos)}`)
   const eos = readTokenIds(json, 'eos_token_id', where, 2)
   if (eos !== undefined) config.eosTokenId = eos
+  checked.add(config)
   return config
+}
+
+const checked = new WeakSet<object>()
+
+/** Whether a value is a config that {@link parseModelConfig} has checked, as it gave it. */
+export function isModelConfig(value: unknown): value is ModelConfig {
+  return typeof value === 'object' && value !== null && checked.has(value)
 }
 
 /**

@@ -3,11 +3,11 @@ import { exists } from '../checkpoint/atomic.js'
 import { locateParameters, openCheckpoint, readModelConfig } from '../checkpoint/checkpoint.js'
 import type { Tokenizer } from '../data/tokenizer/tokenizer.js'
 import { loadTokenizer } from '../data/tokenizer/tokenizer.js'
-import { type Device, device as openDevice } from '../device/device.js'
-import { WestwindError } from '../errors.js'
+import { Device, device as openDevice } from '../device/device.js'
+import { show, WestwindError } from '../errors.js'
 import { resolveModel } from '../hub.js'
 import type { FileType } from '../tensor/tensor.js'
-import type { ModelConfig } from './config.js'
+import { isModelConfig, type ModelConfig } from './config.js'
 import { parameterSpecs } from './names.js'
 import { createParameters, type ModelParameters } from './parameters.js'
 import { normalInto } from './random.js'
@@ -73,13 +73,14 @@ export interface LoadModelOptions {
  * @throws ERR_CHECKPOINT, ERR_CONFIG, ERR_UNSUPPORTED, ERR_NETWORK, ERR_OUT_OF_MEMORY
  */
 export async function loadModel(pathOrId: string, options: LoadModelOptions = {}): Promise<Model> {
-  const on = typeof options.device === 'object' ? options.device : openDevice(options.device)
+  const on = deviceOf('loadModel', options.device)
+  const wanted = options.dtype ?? 'auto'
+  if (wanted !== 'auto') checkDType('loadModel', wanted)
   const path = await resolveModel(pathOrId, options.revision)
   const config = await readModelConfig(path)
   const located = locateParameters(await openCheckpoint(path), parameterSpecs(config))
   const stored = located[0]!.parts[0]!.tensor.dtype
-  const dtype =
-    options.dtype === 'auto' || !options.dtype ? (stored === 'F32' ? 'f32' : 'bf16') : options.dtype
+  const dtype = wanted === 'auto' ? (stored === 'F32' ? 'f32' : 'bf16') : wanted
   const tokenizer = (await hasTokenizer(path)) ? await loadTokenizer(path) : undefined
   const parameters = createParameters(config, dtype, on)
   const model = new Model({ config, parameters, dtype, device: on, tokenizer, path })
@@ -118,14 +119,33 @@ export function createModel(
   config: ModelConfig,
   options: { seed: number; dtype: ModelDType; device?: Device | string; tokenizer?: Tokenizer },
 ): Model {
-  const on = typeof options.device === 'object' ? options.device : openDevice(options.device)
-  const parameters = createParameters(config, options.dtype, on)
+  const { dtype, tokenizer, seed } = options
+  if (!isModelConfig(config)) {
+    throw invalid('createModel: config must be what parseModelConfig gave, unchanged', config)
+  }
+  checkDType('createModel', dtype)
+  if (!Number.isSafeInteger(seed)) throw invalid('createModel: seed must be an integer', seed)
+  const on = deviceOf('createModel', options.device)
+  const parameters = createParameters(config, dtype, on)
   for (const [i, { spec, weight }] of parameters.list.entries()) {
     const values = new Float32Array(weight.size)
     if (spec.kind === 'norm') values.fill(1)
-    else normalInto(values, config.initializerRange, options.seed, i)
+    else normalInto(values, config.initializerRange, seed, i)
     weight.write(values)
   }
-  const { dtype, tokenizer } = options
   return new Model({ config, parameters, dtype, device: on, tokenizer })
+}
+
+function checkDType(name: string, dtype: unknown): void {
+  if (dtype !== 'f32' && dtype !== 'bf16') throw invalid(`${name}: dtype must be f32 or bf16`, dtype)
+}
+
+function deviceOf(name: string, given: Device | string | undefined): Device {
+  if (given instanceof Device) return given
+  if (typeof given !== 'object') return openDevice(given)
+  throw invalid(`${name}: device must be a device or its name`, given)
+}
+
+function invalid(expected: string, got: unknown): WestwindError {
+  return new WestwindError('ERR_INVALID_ARG', `${expected}, got ${show(got)}`)
 }

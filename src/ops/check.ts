@@ -1,5 +1,5 @@
 import type { Device } from '../device/device.js'
-import { WestwindError } from '../errors.js'
+import { show, WestwindError } from '../errors.js'
 import type { DType } from '../tensor/dtype.js'
 import { Tensor } from '../tensor/tensor.js'
 
@@ -27,9 +27,7 @@ export function checkArgs<Name extends string>(
   let device: Device | undefined
   for (const [name, [tensor, dtype, shape]] of Object.entries(args)) {
     if (tensor === undefined) continue
-    if (!(tensor instanceof Tensor)) {
-      throw new WestwindError('ERR_INVALID_ARG', `${op}: ${name} must be a tensor, got ${tensor}`)
-    }
+    check(op, tensor instanceof Tensor, `${name} must be a tensor`, tensor)
     if (tensor.disposed) {
       throw new WestwindError('ERR_DISPOSED', `${op}: ${name}, a ${tensor}, is disposed`)
     }
@@ -55,5 +53,7 @@ export function checkArgs<Name extends string>(
 
 /** @throws ERR_INVALID_ARG unless `good`, naming the op, what was expected and what came */
 export function check(op: string, good: boolean, expected: string, got: unknown): void {
-  if (!good) throw new WestwindError('ERR_INVALID_ARG', `${op}: ${expected}, got ${got}`)
+  if (good) return
+  const text = got instanceof Tensor ? String(got) : show(got)
+  throw new WestwindError('ERR_INVALID_ARG', `${op}: ${expected}, got ${text}`)
 }
