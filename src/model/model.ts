@@ -137,7 +137,8 @@ export function createModel(
 }
 
 function checkDType(name: string, dtype: unknown): void {
-  if (dtype !== 'f32' && dtype !== 'bf16') throw invalid(`${name}: dtype must be f32 or bf16`, dtype)
+  if (dtype !== 'f32' && dtype !== 'bf16')
+    throw invalid(`${name}: dtype must be f32 or bf16`, dtype)
 }
 
 function deviceOf(name: string, given: Device | string | undefined): Device {
