@@ -133,10 +133,7 @@ export async function timed(
 }
 
 /** The micro-batches of an optimizer step, as unit indices: a pure function of step and seed. */
-function windowOf(
-  { config, units, plan }: Pick<Stage, 'config' | 'units' | 'plan'>,
-  step: number,
-): number[][] {
+function windowOf({ config, units, plan }: Stage, step: number): number[][] {
   const epoch = Math.floor(step / plan.stepsPerEpoch)
   const order = epochOrder(units, config.dataSeed, epoch, config.trainSamplingStrategy)
   const size = config.perDeviceTrainBatchSize
@@ -150,10 +147,11 @@ function windowOf(
 
 /** The units that a run trains on, ascending: all of them unless it ends within its first epoch. */
 export function visitedUnits(stage: Pick<Stage, 'config' | 'units' | 'plan'>): number[] {
-  const { totalSteps, stepsPerEpoch } = stage.plan
-  if (totalSteps >= stepsPerEpoch) return Array.from({ length: stage.units }, (_, i) => i)
-  const windows = Array.from({ length: totalSteps }, (_, step) => windowOf(stage, step))
-  return [...new Set(windows.flat(2))].sort((a, b) => a - b)
+  const { config, units, plan } = stage
+  const order = epochOrder(units, config.dataSeed, 0, config.trainSamplingStrategy)
+  const wholeEpoch = plan.totalSteps >= plan.stepsPerEpoch
+  const count = plan.totalSteps * config.gradientAccumulationSteps * config.perDeviceTrainBatchSize
+  return [...order.subarray(0, wholeEpoch ? units : count)].sort((a, b) => a - b)
 }
 
 /** Micro-batches of an epoch; a short last one counts unless it is left out. */

@@ -133,7 +133,7 @@ describe('what must hold of every run', () => {
     expect(log[0]!.loss).toBe(Math.LN2)
     expect(log[0]!['rewards/margins']).toBe(0)
     const late = log.slice(-6).map((record) => record['rewards/margins']!)
-    expect(late.reduce((a, b) => a + b, 0)).not.toBe(0)
+    expect(late.reduce((a, b) => a + b, 0)).toBeGreaterThan(0)
   })
 
   it.each(['sft', 'dpo'] as const)('%s: two runs give the same bits', async (kind) => {
