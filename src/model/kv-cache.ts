@@ -6,15 +6,13 @@ import {
   kvAppend,
   type LayerCache,
   rmsNorm,
-  rope,
   type Segments,
-  swiglu,
 } from '../ops/index.js'
 import { keep, own, scope } from '../tensor/scope.js'
 import { empty, fromArray, type Tensor } from '../tensor/tensor.js'
 import type { Model } from './model.js'
 import type { LayerParameters } from './parameters.js'
-import { attentionOptions, finalNorm, joinHeads, linear, splitHeads } from './transformer.js'
+import { attentionOptions, finalNorm, runBlock } from './transformer.js'
 
 /**
  * Keys and values of past tokens: `slots` sequences of up to `length` tokens, in every layer, in the
@@ -136,17 +134,12 @@ function cachedBlock(
 ): { h: Tensor; delta: Tensor } {
   using _ = scope()
   const options = attentionOptions(config)
-  const first = before
-    ? rmsNorm(before, layer.inputNorm.weight, config.rmsNormEps, stream)
-    : rmsNorm(stream, layer.inputNorm.weight, config.rmsNormEps)
-  const qkv = splitHeads(linear(first.y, layer.qkv), config)
-  rope(qkv, tokens.rows.position, config.heads + config.kvHeads, config.ropeTheta)
-  kvAppend(qkv, cache, tokens.rows, options)
-  const attended = tokens.segments
-    ? attention(qkv, tokens.segments, options).out
-    : decodeAttention(qkv, cache, tokens.rows, options)
-  const projected = linear(joinHeads(attended), layer.out)
-  const second = rmsNorm(projected, layer.postNorm.weight, config.rmsNormEps, first.sum)
-  const delta = linear(swiglu(linear(second.y, layer.gateUp)), layer.down)
+  const { rows, segments } = tokens
+  const { second, delta } = runBlock(config, layer, rows.position, { stream, before }, (qkv) => {
+    kvAppend(qkv, cache, rows, options)
+    return segments
+      ? attention(qkv, segments, options)
+      : { out: decodeAttention(qkv, cache, rows, options) }
+  })
   return { h: keep(second.sum), delta: keep(delta) }
 }

@@ -127,32 +127,48 @@ function disposeAll(tensors: readonly Tensor[]): void {
   for (const tensor of tensors) tensor.dispose()
 }
 
-/** One block: `h + delta` enters; the stream that leaves is `mid + delta` of the result. */
-function blockForward(
-  { config }: Transformer,
+/**
+ * One block, its tensors in the caller's scope: `stream + before` enters, the stream that leaves is
+ * `mid + delta`. `attend` is what training and decoding do differently.
+ */
+export function runBlock<A extends { out: Tensor }>(
+  config: ModelConfig,
   layer: LayerParameters,
-  tokens: Tokens,
-  stream: Tensor,
-  before: Tensor | undefined,
-): { h: Tensor; inner: InnerActivations; delta: Tensor } {
-  using _ = scope()
-  const options = attentionOptions(config)
+  positions: Tensor,
+  { stream, before }: { stream: Tensor; before: Tensor | undefined },
+  attend: (qkv: Tensor) => A,
+) {
   const first = before
     ? rmsNorm(before, layer.inputNorm.weight, config.rmsNormEps, stream)
     : rmsNorm(stream, layer.inputNorm.weight, config.rmsNormEps)
   const qkv = splitHeads(linear(first.y, layer.qkv), config)
-  rope(qkv, tokens.segments.positions, config.heads + config.kvHeads, config.ropeTheta)
-  const { out: attended, lse } = attention(qkv, tokens.segments, options)
-  const projected = linear(joinHeads(attended), layer.out)
+  rope(qkv, positions, config.heads + config.kvHeads, config.ropeTheta)
+  const attended = attend(qkv)
+  const projected = linear(joinHeads(attended.out), layer.out)
   const second = rmsNorm(projected, layer.postNorm.weight, config.rmsNormEps, first.sum)
   const gateUp = linear(second.y, layer.gateUp)
-  const delta = linear(swiglu(gateUp), layer.down)
+  return { first, qkv, attended, second, gateUp, delta: linear(swiglu(gateUp), layer.down) }
+}
+
+/** One block with all that its backward needs. */
+function blockForward(
+  { config }: Transformer,
+  layer: LayerParameters,
+  { segments }: Tokens,
+  stream: Tensor,
+  before: Tensor | undefined,
+): { h: Tensor; inner: InnerActivations; delta: Tensor } {
+  using _ = scope()
+  const { first, qkv, attended, second, gateUp, delta } = runBlock(
+    ...([config, layer, segments.positions, { stream, before }] as const),
+    (qkv) => attention(qkv, segments, attentionOptions(config)),
+  )
   const inner = {
     normed: first.y,
     rstd: first.rstd,
     qkv,
-    attended,
-    lse,
+    attended: attended.out,
+    lse: attended.lse,
     mid: second.sum,
     midNormed: second.y,
     midRstd: second.rstd,
@@ -233,7 +249,7 @@ function blockBackward(
 }
 
 /** `x · wᵀ`: `[T, in] -> [T, out]`. */
-export function linear(x: Tensor, parameter: Parameter): Tensor {
+function linear(x: Tensor, parameter: Parameter): Tensor {
   return gemm(x, parameter.weight, { transB: true })
 }
 
@@ -244,11 +260,11 @@ function linearBackward(dy: Tensor, x: Tensor, parameter: Parameter): Tensor {
 }
 
 /** `[T, H·D] -> [T, H, D]`. */
-export function splitHeads(x: Tensor, config: ModelConfig): Tensor {
+function splitHeads(x: Tensor, config: ModelConfig): Tensor {
   return x.reshape([x.shape[0]!, x.shape[1]! / config.headDim, config.headDim])
 }
 
 /** `[T, H, D] -> [T, H·D]`. */
-export function joinHeads(x: Tensor): Tensor {
+function joinHeads(x: Tensor): Tensor {
   return x.reshape([x.shape[0]!, x.shape[1]! * x.shape[2]!])
 }

@@ -6,12 +6,7 @@ import { scheduleNames } from '../train/schedule.js'
 // serves validation, error messages and docs/recipes.md (tests/recipe/docs.test.ts compares them).
 // Defaults are those of transformers and TRL 1.13 unless the effect says otherwise.
 
-/** What a key takes and does, in words: error messages and the documentation quote it. */
-export interface KeyMeta {
-  expected: string
-  effect: string
-}
-
+/** A key with what it takes and does, in words: error messages and the documentation quote them. */
 const key = <S extends z.ZodType>(schema: S, expected: string, effect: string): S =>
   schema.meta({ expected, effect })
 

@@ -1,14 +1,12 @@
 import { microBatches, pairTokens } from '../data/batch.js'
 import { preparePairs } from '../data/dataset.js'
 import type { PairExample } from '../data/encode.js'
-import { loadMixture } from '../data/mixture.js'
 import type { DpoConfig, Recipe } from '../recipe/config.js'
-import { encodeOptions } from '../recipe/encode-options.js'
 import { dpoEvaluate, dpoGradients, type ReferencedPair } from './dpo-step.js'
 import type { TextInputs } from './inputs.js'
 import { progressOf } from './progress.js'
 import { checkReference, type ReferenceLogps, referenceLogps } from './reference.js'
-import { chunks } from './sft.js'
+import { chunks, loadSplits } from './splits.js'
 import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
 
 /**
@@ -27,26 +25,7 @@ async function prepareStage(
   text: TextInputs,
   options: RunOptions,
 ): Promise<StageInputs> {
-  const evaluates = config.doEval || config.evalStrategy !== 'no'
-  const rows = await loadMixture(config.data, {
-    evaluates,
-    ...(options.signal && { signal: options.signal }),
-  })
-  const shared = {
-    tokenizer: text.tokenizer,
-    template: text.template,
-    encode: encodeOptions(config),
-    signal: options.signal,
-  }
-  const train = await preparePairs(rows.train, {
-    ...shared,
-    name: 'train',
-    onProgress: progressOf('tokenise', options.stream),
-  })
-  const test =
-    evaluates && rows.test.length > 0
-      ? await preparePairs(rows.test, { ...shared, name: 'test' })
-      : undefined
+  const { train, test } = await loadSplits(config, text, options, preparePairs)
   const referenced = { train: [] as ReferencedPair[], test: [] as ReferencedPair[] }
   const groups = (pairs: ReferencedPair[]) => {
     const lengths = pairs.map(({ pair }) => pairTokens(pair, config))

@@ -1,16 +1,18 @@
 import { WestwindError } from '../errors.js'
+import type { ModelConfig } from '../model/config.js'
 
 /** What of a model decides its arithmetic; a `ModelConfig` is one. */
-export interface ModelShape {
-  vocabSize: number
-  hiddenSize: number
-  intermediateSize: number
-  layers: number
-  heads: number
-  kvHeads: number
-  headDim: number
-  slidingWindow: number | null
-}
+export type ModelShape = Pick<
+  ModelConfig,
+  | 'vocabSize'
+  | 'hiddenSize'
+  | 'intermediateSize'
+  | 'layers'
+  | 'heads'
+  | 'kvHeads'
+  | 'headDim'
+  | 'slidingWindow'
+>
 
 /** What of a packed row decides its arithmetic; a `SegmentBatch` is one. */
 export interface RowShape {

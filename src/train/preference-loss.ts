@@ -241,30 +241,6 @@ export function preferenceLoss(
   }
 }
 
-/**
- * Pearson correlation of rewards with completion lengths, in [-1, 1]: near 1 the policy is learning to write long.
- * 0 where either is constant.
- */
-export function rewardLengthCorrelation(
-  rewards: ArrayLike<number>,
-  lengths: ArrayLike<number>,
-): number {
-  const meanReward = mean(rewards)
-  const meanLength = mean(lengths)
-  let both = 0
-  let rewardSquares = 0
-  let lengthSquares = 0
-  for (let i = 0; i < rewards.length; i++) {
-    const dr = rewards[i]! - meanReward
-    const dl = lengths[i]! - meanLength
-    both += dr * dl
-    rewardSquares += dr * dr
-    lengthSquares += dl * dl
-  }
-  const scale = Math.sqrt(rewardSquares * lengthSquares)
-  return scale > 0 ? both / scale : 0
-}
-
 interface Terms {
   losses: Float64Array
   dChosen: Float64Array

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { atomicFile } from '../checkpoint/atomic.js'
 import { openCheckpoint } from '../checkpoint/checkpoint.js'
 import { cacheRoot } from '../data/cache.js'
@@ -118,7 +118,7 @@ async function writeCached(
     [logps.chosen, logps.rejected].map((x) => Buffer.from(x.buffer, x.byteOffset, x.byteLength)),
   )
   const digest = createHash('sha256').update(body).digest()
-  await mkdir(join(file, '..'), { recursive: true })
+  await mkdir(dirname(file), { recursive: true })
   await atomicFile(file, Buffer.concat([Buffer.from(magic, 'latin1'), digest, body]))
 }
 

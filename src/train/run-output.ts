@@ -8,7 +8,7 @@ import { MetricsWriter } from './metrics.js'
 import { modelCard } from './model-card.js'
 import { Progress, type ProgressStream } from './progress.js'
 import { saveResults, speedResults } from './report-files.js'
-import { type RunState, type Stage, saveTrainedModel, trainerState } from './run.js'
+import { epochAt, type RunState, type Stage, saveModel, trainerState } from './run.js'
 import { TensorBoardWriter } from './tensorboard.js'
 
 export interface RunOutputOptions {
@@ -104,10 +104,10 @@ export class RunOutput {
     run: { seconds: number; steps: number; evaluation?: Record<string, number>; testUnits: number },
   ): Promise<Record<string, number>> {
     const { outputDir } = this.#config
-    await saveTrainedModel(outputDir, stage)
+    await saveModel(outputDir, stage.model, stage.tokenizerFiles)
     const samples = Math.round(run.steps * globalBatch(this.#config))
     const results: Record<string, number> = {
-      epoch: state.step / stage.plan.stepsPerEpoch,
+      epoch: epochAt(stage, state.step),
       total_flos: state.flops,
       train_loss: state.lossSum / state.step,
       ...speedResults('train', { seconds: run.seconds, samples, steps: run.steps }),

@@ -71,6 +71,7 @@ export async function runSteps(
   const throughput = new Throughput(stage.peakFlops)
   const begin = performance.now()
   let saved = state.step
+  let order: Int32Array | undefined
   for (const parameter of model.parameters.list) parameter.zeroGrad()
   while (state.step < plan.totalSteps) {
     if (signal?.aborted) {
@@ -78,7 +79,10 @@ export async function runSteps(
       return { stopped: true, seconds: (performance.now() - begin) / 1000 }
     }
     const started = performance.now()
-    const window = windowOf(stage, state.step)
+    if (order === undefined || state.step % plan.stepsPerEpoch === 0) {
+      order = orderOf(stage, Math.floor(state.step / plan.stepsPerEpoch))
+    }
+    const window = windowOf(stage, order, state.step)
     const outcome = await stage.gradients(window)
     const squares = await gradientSquares(model)
     const gradNorm = globalNorm(squares)
@@ -132,10 +136,13 @@ export async function timed(
   return { ...Object.fromEntries(named), eval_runtime: (performance.now() - begin) / 1000 }
 }
 
-/** The micro-batches of an optimizer step, as unit indices: a pure function of step and seed. */
-function windowOf({ config, units, plan }: Stage, step: number): number[][] {
-  const epoch = Math.floor(step / plan.stepsPerEpoch)
-  const order = epochOrder(units, config.dataSeed, epoch, config.trainSamplingStrategy)
+/** The units in the order in which an epoch visits them: a pure function of epoch and seed. */
+function orderOf({ config, units }: Pick<Stage, 'config' | 'units'>, epoch: number): Int32Array {
+  return epochOrder(units, config.dataSeed, epoch, config.trainSamplingStrategy)
+}
+
+/** The micro-batches of an optimizer step, as unit indices. */
+function windowOf({ config, units, plan }: Stage, order: Int32Array, step: number): number[][] {
   const size = config.perDeviceTrainBatchSize
   const count = microBatchesPerEpoch(units, config)
   const first = (step % plan.stepsPerEpoch) * config.gradientAccumulationSteps
@@ -148,7 +155,7 @@ function windowOf({ config, units, plan }: Stage, step: number): number[][] {
 /** The units that a run trains on, ascending: all of them unless it ends within its first epoch. */
 export function visitedUnits(stage: Pick<Stage, 'config' | 'units' | 'plan'>): number[] {
   const { config, units, plan } = stage
-  const order = epochOrder(units, config.dataSeed, 0, config.trainSamplingStrategy)
+  const order = orderOf(stage, 0)
   const wholeEpoch = plan.totalSteps >= plan.stepsPerEpoch
   const count = plan.totalSteps * config.gradientAccumulationSteps * config.perDeviceTrainBatchSize
   return [...order.subarray(0, wholeEpoch ? units : count)].sort((a, b) => a - b)
@@ -160,8 +167,9 @@ export function microBatchesPerEpoch(units: number, config: SftConfig | DpoConfi
   return config.dataloaderDropLast ? Math.floor(whole) : Math.ceil(whole)
 }
 
-function epochAt(stage: Stage, step: number): number {
-  return step / stage.plan.stepsPerEpoch
+/** Epochs done after a step, a fraction. */
+export function epochAt({ plan }: Stage, step: number): number {
+  return step / plan.stepsPerEpoch
 }
 
 function isDue(
@@ -185,16 +193,11 @@ function clipScale(norm: number, max: number): number {
 export async function saveCheckpoint(stage: Stage, state: RunState): Promise<void> {
   const { config, optimizer } = stage
   await atomicDirectory(checkpointPath(config.outputDir, state.step), async (dir) => {
-    await saveTrainedModel(dir, stage)
+    await saveModel(dir, stage.model, stage.tokenizerFiles)
     await optimizer.save(join(dir, optimizerFile))
     await writeTrainerState(dir, trainerState(stage, state))
   })
   await pruneCheckpoints(config.outputDir, config.saveTotalLimit ?? undefined)
-}
-
-/** The model alone, in the Hugging Face layout. */
-export async function saveTrainedModel(dir: string, stage: Stage): Promise<void> {
-  await saveModel(dir, stage.model, stage.tokenizerFiles)
 }
 
 /** Saves a model in the Hugging Face layout, in its own dtype. */

@@ -1,13 +1,11 @@
 import { microBatches } from '../data/batch.js'
 import { prepareSft } from '../data/dataset.js'
 import type { SftExample } from '../data/encode.js'
-import { loadMixture } from '../data/mixture.js'
 import { packBfd, packWrapped } from '../data/packing.js'
 import type { Recipe, SftConfig } from '../recipe/config.js'
-import { encodeOptions } from '../recipe/encode-options.js'
 import type { TextInputs } from './inputs.js'
-import { progressOf } from './progress.js'
 import { sftEvaluate, sftGradients } from './sft-step.js'
+import { chunks, loadSplits } from './splits.js'
 import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
 
 /**
@@ -25,27 +23,7 @@ async function prepareStage(
   text: TextInputs,
   options: RunOptions,
 ): Promise<StageInputs> {
-  const evaluates = config.doEval || config.evalStrategy !== 'no'
-  const rows = await loadMixture(config.data, {
-    evaluates,
-    ...(options.signal && { signal: options.signal }),
-  })
-  const shared = {
-    tokenizer: text.tokenizer,
-    template: text.template,
-    encode: encodeOptions(config),
-    textField: config.datasetTextField,
-    signal: options.signal,
-  }
-  const train = await prepareSft(rows.train, {
-    ...shared,
-    name: 'train',
-    onProgress: progressOf('tokenise', options.stream),
-  })
-  const test =
-    evaluates && rows.test.length > 0
-      ? await prepareSft(rows.test, { ...shared, name: 'test' })
-      : undefined
+  const { train, test } = await loadSplits(config, text, options, prepareSft)
   const trainRows = pack(train.examples, config, text.tokenizer?.eosId)
   const testRows = test ? pack(test.examples, config, text.tokenizer?.eosId) : []
   const microBatch = (from: SftExample[][], indices: readonly number[], size: number) => {
@@ -89,11 +67,4 @@ function pack(
   const length = config.maxLength!
   if (config.packing === 'bfd') return packBfd(examples, length)
   return packWrapped(examples, length, { eosBetween: config.eosBetween ? eosId : undefined })
-}
-
-/** 0 … n−1 in runs of `size`. */
-export function chunks(n: number, size: number): number[][] {
-  return Array.from({ length: Math.ceil(n / size) }, (_, c) =>
-    Array.from({ length: Math.min(size, n - c * size) }, (_, i) => c * size + i),
-  )
 }

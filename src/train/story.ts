@@ -13,6 +13,7 @@ import { peakFlops } from './peak.js'
 import type { ProgressStream } from './progress.js'
 import { findResumePoint, resumeSettings, takeUp } from './resume.js'
 import {
+  epochAt,
   microBatchesPerEpoch,
   newRunState,
   type RunState,
@@ -137,17 +138,12 @@ export function trainStage<C extends SftConfig | DpoConfig>(
       on.resetPeak()
       const first = state.step
       const { stopped, seconds } = await runSteps(stage, state, output, options.signal)
+      const result = { outputDir: config.outputDir, steps: state.step, stopped }
       if (stopped) {
         output.note(
           `stopped after step ${state.step} of ${totalSteps}; --resume goes on from there`,
         )
-        return {
-          outputDir: config.outputDir,
-          steps: state.step,
-          stopped,
-          metrics: {},
-          history: state.history,
-        }
+        return { ...result, metrics: {}, history: state.history }
       }
       const evaluation = await finalEvaluation(stage, state, output)
       const run = { seconds, steps: state.step - first, testUnits: inputs.testUnits }
@@ -156,13 +152,7 @@ export function trainStage<C extends SftConfig | DpoConfig>(
         ...(evaluation && { evaluation }),
       })
       output.note(`saved ${config.outputDir}`)
-      return {
-        outputDir: config.outputDir,
-        steps: state.step,
-        stopped,
-        metrics,
-        history: state.history,
-      }
+      return { ...result, metrics, history: state.history }
     } finally {
       await output?.close()
       optimizer?.dispose()
@@ -199,7 +189,7 @@ async function finalEvaluation(
     return Object.fromEntries(Object.entries(logged).filter(([name]) => name.startsWith('eval_')))
   }
   const evaluation = await timed(stage.evaluate)
-  await output.evaluation(state, evaluation, state.step / stage.plan.stepsPerEpoch)
+  await output.evaluation(state, evaluation, epochAt(stage, state.step))
   return evaluation
 }
 

@@ -6,7 +6,6 @@ import {
   type PreferenceLossName,
   preferenceLoss,
   preferenceLossNames,
-  rewardLengthCorrelation,
 } from '../../src/train/preference-loss.js'
 
 interface GoldenCase {
@@ -209,13 +208,5 @@ describe('preferenceLoss', () => {
     expect(() =>
       preferenceLoss(config, { ...smallBatch(), rejectedLengths: [1, 1, 0, 1, 1, 1] }),
     ).toThrow('rejectedLengths[2] must be at least one token, got 0')
-  })
-})
-
-describe('rewardLengthCorrelation', () => {
-  it('is 1 for rewards linear in length, -1 for the opposite, 0 for a constant', () => {
-    expect(rewardLengthCorrelation([1, 2, 3], [10, 20, 30])).toBeCloseTo(1, 12)
-    expect(rewardLengthCorrelation([3, 2, 1], [10, 20, 30])).toBeCloseTo(-1, 12)
-    expect(rewardLengthCorrelation([1, 1, 1], [10, 20, 30])).toBe(0)
   })
 })

@@ -82,45 +82,41 @@ void finish_row(const LinearLogpsParams& p, int64_t n, const float* row) {
   if (p.hit != nullptr) p.hit[n] = row[target] == max && (target == 0 || row_max(row, target) < max) ? 1.f : 0.f;
 }
 
+// Logits of all tokens, chunk by chunk: row(n, logits) reads those of token n and, where dhidden is wanted, leaves
+// their gradient in their place.
+template <class Row>
+Status each_chunk(const char* op, const Head& h, void* dhidden, float* dweight, const Row& row) {
+  Status status = check_targets(op, h);
+  if (!status.ok || h.N == 0) return status;
+  const int64_t chunk = h.chunk_rows();
+  float* logits = static_cast<float*>(scratch(Slot::kShared, 4 * chunk * h.V));
+  for (int64_t n = 0; n < h.N && status.ok; n += chunk) {
+    const int64_t rows = at_most(chunk, h.N - n);
+    status = logits_of(h, n, rows, logits);
+    each_row(h, rows, [&](int64_t i) { row(n + i, logits + i * h.V); });
+    if (status.ok && dhidden != nullptr) status = gradients_of(h, n, rows, logits, dhidden, dweight);
+  }
+  return status;
+}
+
 }  // namespace
 
 namespace WESTWIND_ISA {
 
 Status linear_logps(const LinearLogpsParams& p) {
   const Head h{p.hidden, p.weight, p.target, p.N, p.C, p.V, p.dtype};
-  Status status = check_targets("linear_logps", h);
-  if (!status.ok || h.N == 0) return status;
-  const int64_t chunk = h.chunk_rows();
-  float* logits = static_cast<float*>(scratch(Slot::kShared, 4 * chunk * h.V));
-  for (int64_t n = 0; n < h.N && status.ok; n += chunk) {
-    const int64_t rows = at_most(chunk, h.N - n);
-    status = logits_of(h, n, rows, logits);
-    each_row(h, rows, [&](int64_t i) {
-      float* row = logits + i * h.V;
-      finish_row(p, n + i, row);
-      if (p.dlogps != nullptr) row_gradient(row, h.V, h.target[n + i], p.lse[n + i], p.dlogps[n + i], row);
-    });
-    if (status.ok && p.dlogps != nullptr) status = gradients_of(h, n, rows, logits, p.dhidden, p.dweight);
-  }
-  return status;
+  void* dhidden = p.dlogps == nullptr ? nullptr : p.dhidden;
+  return each_chunk("linear_logps", h, dhidden, p.dweight, [&](int64_t n, float* logits) {
+    finish_row(p, n, logits);
+    if (p.dlogps != nullptr) row_gradient(logits, p.V, p.target[n], p.lse[n], p.dlogps[n], logits);
+  });
 }
 
 Status linear_logps_backward(const LinearLogpsBackwardParams& p) {
   const Head h{p.hidden, p.weight, p.target, p.N, p.C, p.V, p.dtype};
-  Status status = check_targets("linear_logps_backward", h);
-  if (!status.ok || h.N == 0) return status;
-  const int64_t chunk = h.chunk_rows();
-  float* logits = static_cast<float*>(scratch(Slot::kShared, 4 * chunk * h.V));
-  for (int64_t n = 0; n < h.N && status.ok; n += chunk) {
-    const int64_t rows = at_most(chunk, h.N - n);
-    status = logits_of(h, n, rows, logits);
-    each_row(h, rows, [&](int64_t i) {
-      float* row = logits + i * h.V;
-      row_gradient(row, h.V, h.target[n + i], p.lse[n + i], p.dlogps[n + i], row);
-    });
-    if (status.ok) status = gradients_of(h, n, rows, logits, p.dhidden, p.dweight);
-  }
-  return status;
+  return each_chunk("linear_logps_backward", h, p.dhidden, p.dweight, [&](int64_t n, float* logits) {
+    row_gradient(logits, p.V, p.target[n], p.lse[n], p.dlogps[n], logits);
+  });
 }
 
 }  // namespace WESTWIND_ISA
