@@ -5,6 +5,6 @@
 
 namespace westwind::WESTWIND_ISA {
 
-void gemm_block(const GemmParams& p);
+Status gemm_block(const GemmParams& p);
 
 }  // namespace westwind::WESTWIND_ISA

@@ -9,10 +9,12 @@ namespace westwind {
 namespace {
 
 template <class T>
-void attend_segments(const AttentionParams& p) {
+Status attend_segments(const AttentionParams& p) {
   const Segments& g = p.segments;
   const int64_t group = p.Hq / p.Hkv, step = tokens_per_block(group);
-  int32_t* first_block = static_cast<int32_t*>(scratch(Slot::kShared, 4 * (static_cast<int64_t>(g.S) + 1)));
+  Shortage shortage;
+  int32_t* first_block = static_cast<int32_t*>(scratch(Slot::kShared, 4 * (static_cast<int64_t>(g.S) + 1), shortage));
+  if (first_block == nullptr) return shortage.status();
   first_block[0] = 0;
   for (int32_t s = 0; s < g.S; ++s)
     first_block[s + 1] = first_block[s] + static_cast<int32_t>((g.start[s + 1] - g.start[s] + step - 1) / step);
@@ -53,8 +55,10 @@ void attend_segments(const AttentionParams& p) {
         .query_positions = g.positions + begin,
         .key_positions = g.positions,
         .scale = p.scale,
+        .shortage = shortage,
     });
   });
+  return shortage.status();
 }
 
 }  // namespace
@@ -64,11 +68,7 @@ namespace WESTWIND_ISA {
 Status attention(const AttentionParams& p) {
   const Status checked = check_attention("attention", p.segments, p.T, p.Hq, p.Hkv, p.D);
   if (!checked.ok) return checked;
-  if (p.dtype == DType::kBf16)
-    attend_segments<bf16>(p);
-  else
-    attend_segments<float>(p);
-  return {};
+  return p.dtype == DType::kBf16 ? attend_segments<bf16>(p) : attend_segments<float>(p);
 }
 
 }  // namespace WESTWIND_ISA

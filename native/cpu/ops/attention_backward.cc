@@ -29,9 +29,11 @@ struct Trees {
   int64_t* place;  // [S] of a segment's first row among the rows of its tree
 };
 
-Trees find_trees(const Segments& g) {
+// With null pointers where there is no memory.
+Trees find_trees(const Segments& g, Shortage& shortage) {
   const int64_t S = g.S;
-  int64_t* wide = static_cast<int64_t*>(scratch(Slot::kShared, (2 * 8 + 4 * 4) * (S + 1)));
+  int64_t* wide = static_cast<int64_t*>(scratch(Slot::kShared, (2 * 8 + 4 * 4) * (S + 1), shortage));
+  if (wide == nullptr) return {};
   int32_t* narrow = reinterpret_cast<int32_t*>(wide + 2 * S);
   Trees trees{0, narrow, narrow + S, wide, wide + S};
   int32_t* tree_of = narrow + 2 * S;
@@ -65,12 +67,14 @@ struct Workspace {
   float *lse, *delta;             // [rows]
 };
 
-Workspace workspace(int64_t rows, int64_t D, int64_t Dp) {
+// With null pointers where there is no memory.
+Workspace workspace(int64_t rows, int64_t D, int64_t Dp, Shortage& shortage) {
   const int64_t sizes[] = {rows * D,   rows * D,     rows * Dp,    rows * Dp, kKeys * D, kKeys * D, kKeys * Dp,
                            kKeys * Dp, rows * kKeys, rows * kKeys, rows * Dp, rows,      rows};
   int64_t total = 0;
   for (const int64_t size : sizes) total += round_up(size, 16);
-  float* at = static_cast<float*>(scratch(Slot::kBlock, 4 * total));
+  float* at = static_cast<float*>(scratch(Slot::kBlock, 4 * total, shortage));
+  if (at == nullptr) return {};
   float* part[13];
   for (int i = 0; i < 13; ++i) {
     part[i] = at;
@@ -192,16 +196,18 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
 }
 
 template <class T>
-void backward(const AttentionBackwardParams& p) {
+Status backward(const AttentionBackwardParams& p) {
   const Segments& g = p.segments;
   const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv;
   const int64_t step = group < kRows ? kRows / group : 1;
-  const Trees trees = find_trees(g);
+  Shortage shortage;
+  const Trees trees = find_trees(g, shortage);
   parallel_for(static_cast<int64_t>(trees.count) * p.Hkv, [&](int64_t item) {
     const int64_t tree = item / p.Hkv, kv_head = item % p.Hkv, sums = trees.rows[tree] * Dp;
     if (sums == 0) return;
-    const Workspace w = workspace(step * group, D, Dp);
-    float* dk = static_cast<float*>(scratch(Slot::kRows, 2 * 4 * sums));
+    const Workspace w = workspace(step * group, D, Dp, shortage);
+    float* dk = static_cast<float*>(scratch(Slot::kRows, 2 * 4 * sums, shortage));
+    if (w.q == nullptr || dk == nullptr) return;
     float* dv = dk + sums;
     memset(dk, 0, 2 * 4 * sums);
     for (int32_t s = trees.head[tree]; s >= 0; s = trees.next[s])
@@ -219,6 +225,7 @@ void backward(const AttentionBackwardParams& p) {
         }
       }
   });
+  return shortage.status();
 }
 
 }  // namespace
@@ -228,11 +235,7 @@ namespace WESTWIND_ISA {
 Status attention_backward(const AttentionBackwardParams& p) {
   const Status checked = check_attention("attention_backward", p.segments, p.T, p.Hq, p.Hkv, p.D);
   if (!checked.ok) return checked;
-  if (p.dtype == DType::kBf16)
-    backward<bf16>(p);
-  else
-    backward<float>(p);
-  return {};
+  return p.dtype == DType::kBf16 ? backward<bf16>(p) : backward<float>(p);
 }
 
 }  // namespace WESTWIND_ISA

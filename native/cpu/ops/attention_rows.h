@@ -31,6 +31,7 @@ struct QueryBlock {
   const int32_t* query_positions;  // [tokens]; read with a window only
   const int32_t* key_positions;    // by row of the key range; null: the logical index
   float scale;
+  Shortage& shortage;
 };
 
 inline int64_t tokens_per_block(int64_t group) { return group < kRows ? kRows / group : 1; }
@@ -73,8 +74,9 @@ template <class T>
 void attend(const QueryBlock<T>& p) {
   const int64_t D = p.D, Dp = round_up(D, kWide), group = p.group;
   const int rows = static_cast<int>(p.tokens * group);
-  float* memory = static_cast<float*>(
-      scratch(Slot::kBlock, 4 * (rows * (D + Dp + 1 + kLanes) + kKeys * (D + Dp) + kChunk * kKeys)));
+  const int64_t floats = rows * (D + Dp + 1 + kLanes) + kKeys * (D + Dp) + kChunk * kKeys;
+  float* memory = static_cast<float*>(scratch(Slot::kBlock, 4 * floats, p.shortage));
+  if (memory == nullptr) return;
   float* out = memory;  // [rows, Dp]
   float* k_panels = out + rows * Dp;
   float* v_panels = k_panels + kKeys * D;

@@ -60,9 +60,11 @@ int64_t cut_rows(const DecodeAttentionParams& p, int64_t most, int64_t* begin) {
 }
 
 template <class T>
-void attend_cache(const DecodeAttentionParams& p) {
+Status attend_cache(const DecodeAttentionParams& p) {
   const int64_t group = p.Hq / p.Hkv, D = p.D, stride = (p.Hq + 2 * p.Hkv) * D;
-  int64_t* first = static_cast<int64_t*>(scratch(Slot::kShared, 8 * (p.T + 1)));
+  Shortage shortage;
+  int64_t* first = static_cast<int64_t*>(scratch(Slot::kShared, 8 * (p.T + 1), shortage));
+  if (first == nullptr) return shortage.status();
   const int64_t blocks = cut_rows(p, tokens_per_block(group), first);
 
   parallel_for(blocks * p.Hkv, [&](int64_t item) {
@@ -90,8 +92,10 @@ void attend_cache(const DecodeAttentionParams& p) {
         .query_positions = p.position + begin,
         .key_positions = nullptr,
         .scale = p.scale,
+        .shortage = shortage,
     });
   });
+  return shortage.status();
 }
 
 }  // namespace
@@ -111,11 +115,7 @@ Status kv_append(const KvAppendParams& p) {
 Status decode_attention(const DecodeAttentionParams& p) {
   const Status checked = check_rows("decode_attention", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
   if (!checked.ok) return checked;
-  if (p.dtype == DType::kBf16)
-    attend_cache<bf16>(p);
-  else
-    attend_cache<float>(p);
-  return {};
+  return p.dtype == DType::kBf16 ? attend_cache<bf16>(p) : attend_cache<float>(p);
 }
 
 }  // namespace WESTWIND_ISA

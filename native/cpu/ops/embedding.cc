@@ -47,7 +47,7 @@ void group_by_destination(const int32_t* index, int64_t N, int64_t R, int64_t* s
 }
 
 template <class T>
-void sum_rows(const T* x, const int64_t* sources, int64_t count, int64_t C, T* out) {
+void sum_rows(const T* x, const int64_t* sources, int64_t count, int64_t C, T* out, Shortage& shortage) {
   if (count == 0) {
     memset(out, 0, static_cast<size_t>(C) * sizeof(T));
     return;
@@ -56,7 +56,8 @@ void sum_rows(const T* x, const int64_t* sources, int64_t count, int64_t C, T* o
     memcpy(out, x + sources[0] * C, static_cast<size_t>(C) * sizeof(T));
     return;
   }
-  float* total = static_cast<float*>(scratch(Slot::kRows, C * 4));
+  float* total = static_cast<float*>(scratch(Slot::kRows, C * 4, shortage));
+  if (total == nullptr) return;
   memset(total, 0, static_cast<size_t>(C) * 4);
   for (int64_t k = 0; k < count; ++k) {
     const T* from = x + sources[k] * C;
@@ -67,15 +68,18 @@ void sum_rows(const T* x, const int64_t* sources, int64_t count, int64_t C, T* o
 }
 
 template <class T>
-void scatter(const ScatterAddRowsParams& p) {
-  int64_t* starts = static_cast<int64_t*>(scratch(Slot::kShared, (p.R + 1 + p.N) * 8));
+Status scatter(const ScatterAddRowsParams& p) {
+  Shortage shortage;
+  int64_t* starts = static_cast<int64_t*>(scratch(Slot::kShared, (p.R + 1 + p.N) * 8, shortage));
+  if (starts == nullptr) return shortage.status();
   int64_t* sources = starts + p.R + 1;
   group_by_destination(p.index, p.N, p.R, starts, sources);
   parallel_ranges(p.R, rows_per_range(p.C * sizeof(T)), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
       sum_rows(static_cast<const T*>(p.x), sources + starts[r], starts[r + 1] - starts[r], p.C,
-               static_cast<T*>(p.out) + r * p.C);
+               static_cast<T*>(p.out) + r * p.C, shortage);
   });
+  return shortage.status();
 }
 
 }  // namespace
@@ -102,8 +106,7 @@ Status embedding_backward(const EmbeddingBackwardParams& p) {
 Status scatter_add_rows(const ScatterAddRowsParams& p) {
   const Status status = check_rows("scatter_add_rows", "index", p.index, p.N, p.R);
   if (!status.ok || p.C == 0) return status;
-  p.dtype == DType::kBf16 ? scatter<bf16>(p) : scatter<float>(p);
-  return {};
+  return p.dtype == DType::kBf16 ? scatter<bf16>(p) : scatter<float>(p);
 }
 
 }  // namespace westwind::WESTWIND_ISA

@@ -79,11 +79,13 @@ void multiply_block(const float* a, const float* b, int64_t k, float* c, int64_t
 }
 
 // One task: rows [m, m + rows) within the block, columns [n, n + columns).
-void multiply_part(const Block& block, int64_t m, int64_t rows, int64_t n, int64_t columns) {
+void multiply_part(const Block& block, int64_t m, int64_t rows, int64_t n, int64_t columns, Shortage& shortage) {
   const GemmParams& p = block.p;
   const int64_t wide = pieces_of(columns, kTileN) * kTileN;
   const bool rounds = p.c_type == DType::kBf16;  // then the sum is kept beside C until it is complete
-  float* packed = static_cast<float*>(scratch(Slot::kPackB, 4 * wide * (kBlockK + (rounds ? rows : 0))));
+  const int64_t floats = wide * (kBlockK + (rounds ? rows : 0));
+  float* packed = static_cast<float*>(scratch(Slot::kPackB, 4 * floats, shortage));
+  if (packed == nullptr) return;
   const int64_t c_at = (block.m0 + m) * p.ldc + n;
   bf16* rounded = static_cast<bf16*>(p.c) + (rounds ? c_at : 0);
   float* c = rounds ? packed + wide * kBlockK : static_cast<float*>(p.c) + c_at;
@@ -138,14 +140,19 @@ void each(bool parallel, int64_t n, const Body& body) {
   }
 }
 
-void multiply_all(const GemmParams& p, bool parallel) {
-  if (p.M <= 0 || p.N <= 0) return;
-  if (p.K <= 0) return scale_c(p);
+Status multiply_all(const GemmParams& p, bool parallel) {
+  if (p.M <= 0 || p.N <= 0) return {};
+  if (p.K <= 0) {
+    scale_c(p);
+    return {};
+  }
   const int64_t max_depth = p.c_type == DType::kBf16 ? p.K : least(p.K, kMaxDepth);
   int64_t max_rows = kPackedFloats / max_depth / kTileM * kTileM;
   max_rows = max_rows < kBlockM ? kBlockM : least(max_rows, kMaxRows);
   max_rows = least(max_rows, pieces_of(p.M, kTileM) * kTileM);
-  float* packed = static_cast<float*>(scratch(Slot::kPackA, 4 * max_rows * max_depth));
+  Shortage shortage;
+  float* packed = static_cast<float*>(scratch(Slot::kPackA, 4 * max_rows * max_depth, shortage));
+  if (packed == nullptr) return shortage.status();
   const Lines a{p.a, p.lda, p.M, p.a_type == DType::kBf16, !p.trans_a};
 
   // Enough tasks for every thread: first of fewer columns, then of fewer rows. The split does not change a bit.
@@ -171,22 +178,20 @@ void multiply_all(const GemmParams& p, bool parallel) {
       const int64_t part = pieces_of(pieces_of(rows, row_tasks), kTileM) * kTileM;
       each(parallel, pieces_of(rows, part) * column_tasks, [&](int64_t task) {
         const int64_t m = task / column_tasks * part, n = task % column_tasks * columns;
-        multiply_part(block, m, least(part, rows - m), n, least(columns, p.N - n));
+        multiply_part(block, m, least(part, rows - m), n, least(columns, p.N - n), shortage);
       });
     }
   }
+  return shortage.status();
 }
 
 }  // namespace
 
 namespace WESTWIND_ISA {
 
-Status gemm(const GemmParams& p) {
-  multiply_all(p, p.M * p.N * p.K >= kWorthThreads);
-  return {};
-}
+Status gemm(const GemmParams& p) { return multiply_all(p, p.M * p.N * p.K >= kWorthThreads); }
 
-void gemm_block(const GemmParams& p) { multiply_all(p, false); }
+Status gemm_block(const GemmParams& p) { return multiply_all(p, false); }
 
 }  // namespace WESTWIND_ISA
 }  // namespace westwind

@@ -57,8 +57,10 @@ void each_row(const Head& h, int64_t rows, const Body& body) {
 Status gradients_of(const Head& h, int64_t n, int64_t rows, const float* dlogits, void* dhidden, float* dweight) {
   // Over a long V gemm is fastest with an f32 sum; so bf16 is rounded here.
   const bool rounds = h.dtype == DType::kBf16;
-  float* sum =
-      rounds ? static_cast<float*>(scratch(Slot::kRows, 4 * rows * h.C)) : static_cast<float*>(dhidden) + n * h.C;
+  Shortage shortage;
+  float* sum = rounds ? static_cast<float*>(scratch(Slot::kRows, 4 * rows * h.C, shortage))
+                      : static_cast<float*>(dhidden) + n * h.C;
+  if (shortage.bytes > 0) return shortage.status();
   Status status = WESTWIND_ISA::gemm({dlogits, h.weight, sum, h.V, h.C, h.C, rows, h.C, h.V, 1.f, 0.f, DType::kF32,
                                       h.dtype, DType::kF32, false, false});
   if (!status.ok) return status;
@@ -89,12 +91,15 @@ Status each_chunk(const char* op, const Head& h, void* dhidden, float* dweight, 
   Status status = check_targets(op, h);
   if (!status.ok || h.N == 0) return status;
   const int64_t chunk = h.chunk_rows();
-  float* logits = static_cast<float*>(scratch(Slot::kShared, 4 * chunk * h.V));
+  Shortage shortage;
+  float* logits = static_cast<float*>(scratch(Slot::kShared, 4 * chunk * h.V, shortage));
+  if (logits == nullptr) return shortage.status();
   for (int64_t n = 0; n < h.N && status.ok; n += chunk) {
     const int64_t rows = at_most(chunk, h.N - n);
     status = logits_of(h, n, rows, logits);
+    if (!status.ok) break;
     each_row(h, rows, [&](int64_t i) { row(n + i, logits + i * h.V); });
-    if (status.ok && dhidden != nullptr) status = gradients_of(h, n, rows, logits, dhidden, dweight);
+    if (dhidden != nullptr) status = gradients_of(h, n, rows, logits, dhidden, dweight);
   }
   return status;
 }

@@ -11,10 +11,12 @@ namespace {
 constexpr int64_t kUpdatePiece = 65536;   // elements; the split does not show in the results
 constexpr int64_t kSquaresPiece = 16384;  // elements per f64 partial: part of the defined order of summation
 
-// starts[i] = pieces before tensor i; starts[count] = all pieces. size(i) is the length of tensor i.
+// starts[i] = pieces before tensor i; starts[count] = all pieces. size(i) is the length of tensor i. Null where there
+// is no memory.
 template <class Size>
-int64_t* cut_into_pieces(int32_t count, int64_t piece, const Size& size) {
-  int64_t* starts = static_cast<int64_t*>(scratch(Slot::kShared, (count + int64_t{1}) * 8));
+int64_t* cut_into_pieces(int32_t count, int64_t piece, const Size& size, Shortage& shortage) {
+  int64_t* starts = static_cast<int64_t*>(scratch(Slot::kShared, (count + int64_t{1}) * 8, shortage));
+  if (starts == nullptr) return nullptr;
   starts[0] = 0;
   for (int32_t i = 0; i < count; ++i) starts[i + 1] = starts[i] + (size(i) + piece - 1) / piece;
   return starts;
@@ -92,7 +94,9 @@ void update_piece(const Rule& rule, const OptimizerTensor& t, float grad_scale, 
 template <class Rule>
 Status update(const OptimizerParams& p) {
   const auto size = [&](int32_t i) { return p.tensors[i].n; };
-  const int64_t* starts = cut_into_pieces(p.count, kUpdatePiece, size);
+  Shortage shortage;
+  const int64_t* starts = cut_into_pieces(p.count, kUpdatePiece, size, shortage);
+  if (starts == nullptr) return shortage.status();
   for_pieces(starts, p.count, kUpdatePiece, size, [&](int32_t i, int64_t, int64_t begin, int64_t end) {
     const OptimizerTensor& t = p.tensors[i];
     const Rule rule(p, t);
@@ -136,8 +140,11 @@ Status rmsprop(const OptimizerParams& p) { return update<RmsProp>(p); }
 
 Status sum_squares(const SumSquaresParams& p) {
   const auto size = [&](int32_t i) { return p.sizes[i]; };
-  const int64_t* starts = cut_into_pieces(p.count, kSquaresPiece, size);
-  double* partials = static_cast<double*>(scratch(Slot::kBlock, starts[p.count] * 8));
+  Shortage shortage;
+  const int64_t* starts = cut_into_pieces(p.count, kSquaresPiece, size, shortage);
+  if (starts == nullptr) return shortage.status();
+  double* partials = static_cast<double*>(scratch(Slot::kBlock, starts[p.count] * 8, shortage));
+  if (partials == nullptr) return shortage.status();
   for_pieces(starts, p.count, kSquaresPiece, size, [&](int32_t i, int64_t piece, int64_t begin, int64_t end) {
     partials[piece] = squares_of(p.tensors[i] + begin, end - begin);
   });

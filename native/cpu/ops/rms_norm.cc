@@ -87,12 +87,14 @@ void forward(const RmsNormParams& p) {
 // Chunks of rows, whose number depends on T alone, each sum dweight for themselves; then the chunks are added
 // in order.
 template <class T>
-void backward(const RmsNormBackwardParams& p) {
+Status backward(const RmsNormBackwardParams& p) {
   const int64_t T_ = p.T, C = p.C;
   const int64_t even = (T_ + kMaxChunks - 1) / kMaxChunks;
   const int64_t rows = even > kChunkRows ? even : kChunkRows;
   const int64_t chunks = (T_ + rows - 1) / rows;
-  float* partials = static_cast<float*>(scratch(Slot::kShared, chunks * C * 4));
+  Shortage shortage;
+  float* partials = static_cast<float*>(scratch(Slot::kShared, chunks * C * 4, shortage));
+  if (partials == nullptr) return shortage.status();
   parallel_ranges(T_, rows, [&](int64_t begin, int64_t end) {
     float* partial = partials + begin / rows * C;
     memset(partial, 0, static_cast<size_t>(C) * 4);
@@ -105,6 +107,7 @@ void backward(const RmsNormBackwardParams& p) {
       store(p.dweight + begin + i, load(p.dweight + begin + i, lanes) + total, lanes);
     });
   });
+  return {};
 }
 
 }  // namespace
@@ -116,8 +119,7 @@ Status rms_norm(const RmsNormParams& p) {
 
 Status rms_norm_backward(const RmsNormBackwardParams& p) {
   if (p.T == 0 || p.C == 0) return {};
-  p.dtype == DType::kBf16 ? backward<bf16>(p) : backward<float>(p);
-  return {};
+  return p.dtype == DType::kBf16 ? backward<bf16>(p) : backward<float>(p);
 }
 
 }  // namespace westwind::WESTWIND_ISA

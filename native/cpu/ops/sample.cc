@@ -66,7 +66,7 @@ void cut(double* weight, int32_t* ids, int64_t V, int32_t top_k, double top_p) {
 
 // The token of one row, or −1: a logit is NaN or +inf, or all are −inf.
 template <class T>
-int32_t choose(const T* logits, int64_t V, float uniform, const SampleParams& p) {
+int32_t choose(const T* logits, int64_t V, float uniform, const SampleParams& p, Shortage& shortage) {
   int64_t best = 0;
   for (int64_t v = 0; v < V; ++v) {
     const float x = to_float(logits[v]);
@@ -77,7 +77,8 @@ int32_t choose(const T* logits, int64_t V, float uniform, const SampleParams& p)
   if (top == -__builtin_inf()) return -1;
   if (p.temperature == 0) return static_cast<int32_t>(best);
 
-  double* weight = static_cast<double*>(scratch(Slot::kBlock, (8 + 4) * V));
+  double* weight = static_cast<double*>(scratch(Slot::kBlock, (8 + 4) * V, shortage));
+  if (weight == nullptr) return -1;
   for (int64_t v = 0; v < V; ++v) weight[v] = ::exp((to_float(logits[v]) - top) / p.temperature);
   if (p.top_p < 1 || (p.top_k > 0 && p.top_k < V))
     cut(weight, reinterpret_cast<int32_t*>(weight + V), V, p.top_k, p.top_p);
@@ -113,10 +114,14 @@ Status sample(const SampleParams& p) {
       return fail("sample: uniform must be in [0, 1), got %g at index %lld", static_cast<double>(p.uniform[b]),
                   static_cast<long long>(b));
 
+  Shortage shortage;
   parallel_for(p.B, [&](int64_t b) {
-    p.out[b] = p.dtype == DType::kBf16 ? choose(static_cast<const bf16*>(p.logits) + b * p.V, p.V, p.uniform[b], p)
-                                       : choose(static_cast<const float*>(p.logits) + b * p.V, p.V, p.uniform[b], p);
+    const float uniform = p.uniform[b];
+    p.out[b] = p.dtype == DType::kBf16
+                   ? choose(static_cast<const bf16*>(p.logits) + b * p.V, p.V, uniform, p, shortage)
+                   : choose(static_cast<const float*>(p.logits) + b * p.V, p.V, uniform, p, shortage);
   });
+  if (shortage.bytes > 0) return shortage.status();
   for (int64_t b = 0; b < p.B; ++b)
     if (p.out[b] < 0)
       return fail("sample: logits must be numbers below infinity, and not all -infinity, got others in row %lld",
