@@ -48,7 +48,7 @@ function tidy(file) {
     'WESTWIND_ISA=portable',
     'WESTWIND_ISA_portable',
     'NAPI_VERSION=8',
-    'NAPI_CPP_EXCEPTIONS',
+    'NODE_ADDON_API_CPP_EXCEPTIONS_ALL',
   ]
   const flags = ['-std=c++20', ...include, ...napi, ...define.map((name) => `-D${name}`)]
   const child = spawn('clang-tidy', ['--quiet', file, '--', ...flags], { cwd: root })

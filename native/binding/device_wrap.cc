@@ -1,5 +1,7 @@
 #include "device_wrap.h"
 
+#include <new>
+
 #include "cpu_backend.h"
 #include "tensor_wrap.h"
 
@@ -24,10 +26,15 @@ void settle(Napi::Env env, Napi::Function, Settlement* raw) {
   if (!settlement->error.empty()) {
     settlement->deferred.Reject(Napi::Error::New(env, settlement->error).Value());
   } else if (settlement->bytes) {
-    auto buffer = Napi::ArrayBuffer::New(env, static_cast<size_t>(settlement->size));
     const auto size = static_cast<size_t>(settlement->size);
-    if (size > 0) memcpy(buffer.Data(), settlement->bytes.get(), size);  // an empty buffer may be null
-    settlement->deferred.Resolve(buffer);
+    try {  // the constructor throws where there is no memory; napi_create_arraybuffer ends the process
+      const auto make = env.Global().Get("ArrayBuffer").As<Napi::Function>();
+      auto buffer = make.New({Napi::Number::New(env, static_cast<double>(size))}).As<Napi::ArrayBuffer>();
+      if (size > 0) memcpy(buffer.Data(), settlement->bytes.get(), size);  // an empty buffer may be null
+      settlement->deferred.Resolve(buffer);
+    } catch (const Napi::Error& error) {
+      settlement->deferred.Reject(error.Value());
+    }
   } else {
     settlement->deferred.Resolve(env.Undefined());
   }
@@ -75,10 +82,12 @@ DeviceWrap::~DeviceWrap() {
 
 Napi::Value DeviceWrap::wait(Napi::Env env, DeviceWrap& device, const JobLabel& label, int64_t bytes,
                              std::function<Status(Backend&, void*)> work) {
+  std::unique_ptr<char[]> copy(bytes < 0 ? nullptr : new (std::nothrow) char[static_cast<size_t>(bytes)]);
+  if (bytes >= 0 && copy == nullptr)
+    throw Napi::RangeError::New(env, "no memory for a copy of " + std::to_string(bytes) + " bytes");
   auto deferred = Napi::Promise::Deferred::New(env);
   const Napi::Promise promise = deferred.Promise();
-  auto* settlement = new Settlement{deferred, nullptr, bytes, {}, Napi::Persistent(device.Value()), nullptr};
-  if (bytes >= 0) settlement->bytes = std::make_unique<char[]>(static_cast<size_t>(bytes));
+  auto* settlement = new Settlement{deferred, std::move(copy), bytes, {}, Napi::Persistent(device.Value()), nullptr};
   DeviceWrap* self = &device;
   settlement->finished = [self](Napi::Env after) {
     if (--self->waiting_ == 0) self->settle_.Unref(after);

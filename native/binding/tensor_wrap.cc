@@ -1,6 +1,8 @@
 #include "tensor_wrap.h"
 
-#include <vector>
+#include <string.h>
+
+#include <new>
 
 #include "load.h"
 
@@ -80,9 +82,12 @@ void TensorWrap::Write(const Napi::CallbackInfo& info) {
   if (static_cast<int64_t>(array.ByteLength()) != bytes)
     throw Napi::RangeError::New(info.Env(), "write(): wrong length");
   const char* source = static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
-  auto copy = std::make_shared<std::vector<char>>(source, source + bytes);
+  const std::shared_ptr<char[]> copy(new (std::nothrow) char[static_cast<size_t>(bytes)]);
+  if (copy == nullptr)
+    throw Napi::RangeError::New(info.Env(), "no memory for a copy of " + std::to_string(bytes) + " bytes");
+  if (bytes > 0) memcpy(copy.get(), source, static_cast<size_t>(bytes));  // an empty array may be null
   storage->device->stream.enqueue({"write", {{"bytes", bytes}}}, [copy, to = data(), bytes](Backend& backend) {
-    return backend.copy_in(to, copy->data(), bytes);
+    return backend.copy_in(to, copy.get(), bytes);
   });
 }
 
