@@ -22,15 +22,38 @@ export class WestwindError extends Error {
   readonly code: ErrorCode
 
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    if (typeof code !== 'string') refuse('WestwindError: code', 'a string', code)
+    if (typeof message !== 'string') refuse('WestwindError: message', 'a string', message)
+    if (!holdsCause(options)) refuse('WestwindError: options', 'an object', options)
     super(message, options)
     this.name = 'WestwindError'
     this.code = code
   }
 }
 
+function holdsCause(options: object | undefined): boolean {
+  try {
+    return options === undefined || 'cause' in options || true
+  } catch {
+    return false // no object, or a proxy that was revoked
+  }
+}
+
+/** @throws ERR_INVALID_ARG: what `where` names must be something else than what came */
+export function refuse(where: string, expected: string, got: unknown): never {
+  throw new WestwindError('ERR_INVALID_ARG', `${where} must be ${expected}, got ${show(got)}`)
+}
+
 /** Whatever came instead of what was expected, in a few words; strings stay as they are. */
 export function show(value: unknown): string {
-  if (typeof value === 'string') return value
-  const text = inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY })
+  if (typeof value === 'string') return shortened(value)
+  try {
+    return shortened(inspect(value, { depth: 1, breakLength: Number.POSITIVE_INFINITY }))
+  } catch {
+    return `something of type ${typeof value} that cannot be shown` // it has an inspect of its own
+  }
+}
+
+function shortened(text: string): string {
   return text.length > 80 ? `${text.slice(0, 77)}...` : text
 }

@@ -1,4 +1,4 @@
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { readdir, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { WestwindError } from '../errors.js'
 import { type ModelConfig, modelConfigToJson } from '../model/config.js'
@@ -41,7 +41,6 @@ export async function saveModelDir(dir: string, model: SavedModel): Promise<void
     throw new WestwindError('ERR_INVALID_ARG', `${dir}: a model to save has at least one parameter`)
   }
   const texts = textFiles(model, dtype)
-  await mkdir(dir, { recursive: true })
   await atomicFiles(dir, async (tmp) => {
     for (const [name, text] of Object.entries(texts)) await writeFile(join(tmp, name), text)
     for (const { file, tensors } of shards) await writeSafetensors(join(tmp, file), tensors)

@@ -1,7 +1,8 @@
 import { Template } from '@huggingface/jinja'
+import { type Check, callable, fields, flag, list, optional, text } from '../arguments.js'
 import { WestwindError } from '../errors.js'
 import type { Message } from './conversation.js'
-import type { TextSpan, Tokenizer } from './tokenizer/tokenizer.js'
+import { checkTokenizer, type TextSpan, type Tokenizer } from './tokenizer/tokenizer.js'
 
 /**
  * The template of zephyr-7b-beta, used where neither the recipe nor the tokenizer has one: every turn is
@@ -45,8 +46,23 @@ export interface ChatTemplate {
   ): { text: string; spans: TextSpan[]; exact: boolean }
 }
 
+const checkRenderOptions: Check<RenderOptions> = fields<RenderOptions>({
+  addGenerationPrompt: optional(flag),
+  bosToken: optional(text),
+  eosToken: optional(text),
+})
+export const checkMessages: Check<readonly Message[]> = list(
+  fields<Message>({ role: text, content: text }),
+)
+export const checkTemplate: Check<ChatTemplate> = fields<ChatTemplate>({
+  source: text,
+  render: callable(),
+  renderSpans: callable(),
+})
+
 /** Compiles Jinja as transformers does: trim_blocks, lstrip_blocks, `{% generation %}`. Errors: ERR_TOKENIZER. */
 export function compileTemplate(source: string): ChatTemplate {
+  text(source, 'compileTemplate: source')
   const { source: marked, blocks } = markGeneration(source)
   let template: Template
   try {
@@ -79,8 +95,14 @@ export function compileTemplate(source: string): ChatTemplate {
 
   return {
     source,
-    render: (messages, options = {}) => run(messages, options),
+    render(messages, options = {}) {
+      checkMessages(messages, 'render: messages')
+      checkRenderOptions(options, 'render: options')
+      return run(messages, options)
+    },
     renderSpans(messages, options = {}) {
+      checkMessages(messages, 'renderSpans: messages')
+      checkRenderOptions(options, 'renderSpans: options')
       const text = run(messages, options)
       const [open, close] = sentinels(messages, text)
       if (blocks) {
@@ -213,24 +235,34 @@ function reason(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause)
 }
 
+export interface EncodeConversationOptions {
+  /** Tokenises the text with the tokenizer's special tokens (TRL in 2023); never a second BOS. */
+  addBos?: boolean
+}
+
+const checkEncodeOptions: Check<EncodeConversationOptions> = fields<EncodeConversationOptions>({
+  addBos: optional(flag),
+})
+
 /**
  * Tokens of a conversation and, for each, whether the assistant said it (1) or not (0): content and the stop token
  * after it, not the header before, nor what the template writes after the stop token. With `{% generation %}` in the
  * template exactly what stands in these blocks. A token that covers both kinds of characters counts as said.
- *
- * @param opts.addBos tokenises the text with the tokenizer's special tokens (TRL in 2023); never a second BOS
  */
 export function encodeConversation(
   tokenizer: Tokenizer,
   template: ChatTemplate,
   messages: readonly Message[],
-  opts: { addBos?: boolean } = {},
+  options: EncodeConversationOptions = {},
 ): { ids: Int32Array; assistantMask: Uint8Array } {
-  const options = templateTokens(tokenizer)
-  const { text, spans, exact } = template.renderSpans(messages, options)
+  checkTokenizer(tokenizer, 'encodeConversation: tokenizer')
+  checkTemplate(template, 'encodeConversation: template')
+  checkMessages(messages, 'encodeConversation: messages')
+  checkEncodeOptions(options, 'encodeConversation: options')
+  const { text, spans, exact } = template.renderSpans(messages, templateTokens(tokenizer))
   const scored = exact ? spans : spans.map((span) => withStop(tokenizer, template, text, span))
   const { ids, mask } = tokenizer.encodeMasked(text, scored, {
-    addSpecialTokens: wantsSpecialTokens(tokenizer, text, opts.addBos),
+    addSpecialTokens: wantsSpecialTokens(tokenizer, text, options.addBos),
   })
   return { ids, assistantMask: mask }
 }

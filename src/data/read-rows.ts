@@ -5,6 +5,7 @@ import { promisify, TextDecoder } from 'node:util'
 import { createGunzip, gunzip } from 'node:zlib'
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
+import { abortSignal, type Check, fields, list, optional, path, text } from '../arguments.js'
 import { WestwindError } from '../errors.js'
 import { isRecord, reason, showJson } from '../json.js'
 import { throwIfAborted } from './abort.js'
@@ -21,6 +22,11 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined
 }
 
+const checkOptions: Check<ReadOptions> = fields<ReadOptions>({
+  columns: optional(list(text)),
+  signal: optional(abortSignal),
+})
+
 /**
  * Rows of one file, by its extension: Parquet (zstd, snappy, gzip, …), JSON Lines, JSON, the last two also gzipped.
  * Parquet is read one row group at a time, JSON Lines as a stream, so the event loop keeps turning.
@@ -28,6 +34,8 @@ export interface ReadOptions {
  * @throws ERR_DATA naming the file and, for JSON Lines, the line
  */
 export async function readRows(file: string, options: ReadOptions = {}): Promise<Row[]> {
+  path(file, 'readRows: file')
+  checkOptions(options, 'readRows: options')
   try {
     if (file.endsWith('.parquet')) return await readParquet(file, options)
     const rows = /\.json(\.gz)?$/.test(file) ? await readJson(file) : undefined

@@ -1,4 +1,5 @@
-import { WestwindError } from '../errors.js'
+import { type Check, fields, integer, optional, text } from '../arguments.js'
+import { refuse, show, WestwindError } from '../errors.js'
 import { native } from '../native/addon.js'
 import {
   type DeviceHandle,
@@ -34,6 +35,15 @@ export class Device {
     this.#handle = handle
   }
 
+  /** @internal Proxies and inherited prototypes, which instanceof takes, are no devices. */
+  static is(value: unknown): value is Device {
+    return typeof value === 'object' && value !== null && #handle in value
+  }
+
+  get disposed(): boolean {
+    return this.#handle === undefined
+  }
+
   /** @internal */
   allocate(dtype: DType, numel: number, tag: MemoryTag): TensorHandle {
     const handle = this.#alive()
@@ -51,7 +61,8 @@ export class Device {
 
   /** Waits until everything enqueued so far is done; throws the first error it met. */
   async synchronize(): Promise<void> {
-    await asDeviceError(this.name, this.#alive().synchronize())
+    const handle = this.#alive()
+    await asDeviceError(this.name, () => handle.synchronize())
   }
 
   /** Memory, live and at its peak, by tag; in bytes. */
@@ -85,19 +96,33 @@ export class Device {
   }
 }
 
+/** A device that is open. */
+export const checkDevice: Check<Device> = (value, where) => {
+  if (!Device.is(value)) refuse(where, 'a device', value)
+  if (value.disposed) {
+    throw new WestwindError('ERR_DISPOSED', `${where}, a device ${value}, is disposed`)
+  }
+}
+
 const open = new Map<string, Device>()
 
 function reason(cause: unknown): string {
   return cause instanceof Error ? cause.message : String(cause)
 }
 
-/** @internal Turns a native rejection into a WestwindError. */
-export async function asDeviceError<T>(name: string, promise: Promise<T>): Promise<T> {
+/** @internal What the native layer throws, as a WestwindError: a RangeError is a lack of memory. */
+export async function asDeviceError<T>(name: string, work: () => T | Promise<T>): Promise<T> {
   try {
-    return await promise
+    return await work()
   } catch (cause) {
-    throw new WestwindError('ERR_DEVICE', `${name}: ${reason(cause)}`, { cause })
+    throw deviceError(name, cause)
   }
+}
+
+/** @internal */
+export function deviceError(name: string, cause: unknown): WestwindError {
+  const code = cause instanceof RangeError ? 'ERR_OUT_OF_MEMORY' : 'ERR_DEVICE'
+  return new WestwindError(code, `${name}: ${reason(cause)}`, { cause })
 }
 
 /**
@@ -110,7 +135,7 @@ export function device(name = 'auto'): Device {
   if (typeof name !== 'string' || !/^(auto|cpu|cuda(:\d+)?)$/.test(name)) {
     throw new WestwindError(
       'ERR_INVALID_ARG',
-      `device must be auto, cpu, cuda or cuda:N, got '${name}'`,
+      `device must be auto, cpu, cuda or cuda:N, got ${typeof name === 'string' ? `'${name}'` : show(name)}`,
     )
   }
   if (name.startsWith('cuda')) {
@@ -126,22 +151,29 @@ export function device(name = 'auto'): Device {
   return made
 }
 
+export interface CpuOptions {
+  isa?: string
+  threads?: number
+}
+
+const checkThreads: Check<number | undefined> = optional(integer(1, 4096))
+const checkCpuOptions: Check<CpuOptions> = fields<CpuOptions>({
+  isa: optional(text),
+  threads: checkThreads,
+})
+
 /**
  * A CPU device of its own: a second stream, or a forced instruction set or thread count.
  * Defaults come from `WESTWIND_ISA` (portable, avx2, avx512) and `WESTWIND_THREADS`.
  *
  * @throws ERR_DEVICE when the instruction set is not available on this machine
  */
-export function openCpu(options: { isa?: string; threads?: number } = {}): Device {
+export function openCpu(options: CpuOptions = {}): Device {
+  checkCpuOptions(options, 'openCpu: options')
   const isa = options.isa ?? process.env.WESTWIND_ISA
   const fromEnv = process.env.WESTWIND_THREADS
   const threads = options.threads ?? (fromEnv ? Number(fromEnv) : undefined)
-  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 4096)) {
-    throw new WestwindError(
-      'ERR_INVALID_ARG',
-      `threads (WESTWIND_THREADS) must be an integer from 1 to 4096, got ${options.threads ?? fromEnv}`,
-    )
-  }
+  checkThreads(threads, 'WESTWIND_THREADS')
   const addon = native()
   try {
     return new Device('cpu', new addon.Device('cpu', isa, threads))

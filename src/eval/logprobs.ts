@@ -1,5 +1,19 @@
+import {
+  abortSignal,
+  type Check,
+  fields,
+  integer,
+  optional,
+  plainCopy,
+  readable,
+} from '../arguments.js'
 import { pairBatch, pairTokens, type SegmentBatch, sftBatch } from '../data/batch.js'
-import { type ChatTemplate, compileTemplate, zephyrTemplate } from '../data/chat-template.js'
+import {
+  type ChatTemplate,
+  checkTemplate,
+  compileTemplate,
+  zephyrTemplate,
+} from '../data/chat-template.js'
 import {
   encodePair,
   encodeSft,
@@ -9,9 +23,10 @@ import {
   sftSource,
 } from '../data/encode.js'
 import type { Row } from '../data/source.js'
-import { WestwindError } from '../errors.js'
+import { refuse, WestwindError } from '../errors.js'
+import { isRecord } from '../json.js'
 import { batchLogps, toDevice } from '../model/batch.js'
-import type { Model } from '../model/model.js'
+import { checkModel, type Model } from '../model/model.js'
 import { isolated, scope } from '../tensor/scope.js'
 
 export interface LogprobsOptions {
@@ -21,6 +36,18 @@ export interface LogprobsOptions {
   batchTokens?: number
   signal?: AbortSignal
 }
+
+const checkOptions: Check<LogprobsOptions> = fields<LogprobsOptions>({
+  template: optional(checkTemplate),
+  batchTokens: optional(integer(1)),
+  signal: optional(abortSignal),
+})
+const checkRows: Check<Iterable<Row>> = readable((value, where) => {
+  const good = typeof value === 'object' && value !== null && Symbol.iterator in value
+  if (!good || typeof value[Symbol.iterator] !== 'function') {
+    refuse(where, 'an iterable of rows', value)
+  }
+})
 
 /** Log-probabilities of one text, in nats. */
 export interface SequenceLogps {
@@ -51,6 +78,9 @@ export async function* logprobs(
   rows: Iterable<Row>,
   options: LogprobsOptions = {},
 ): AsyncGenerator<RowLogps, void> {
+  checkModel(model, 'logprobs: model')
+  checkRows(rows, 'logprobs: rows')
+  checkOptions(options, 'logprobs: options')
   const { batchTokens = 4096, signal } = options
   let group: Encoded[] = []
   let tokens = 0
@@ -83,9 +113,10 @@ function* encodeAll(
   const template = given ?? compileTemplate(tokenizer?.chatTemplate ?? zephyrTemplate)
   const encoding = { maxLength: config.maxPositionEmbeddings }
   let number = 0
-  for (const row of rows) {
+  for (const given of rows) {
     const where = `row ${++number}`
-    const pair = isPair(row)
+    const row = plainCopy(given, where, 'ERR_DATA')
+    const pair = isRecord(row) && isPair(row)
     const example = pair
       ? encodePair(tokenizer, template, pairSource(row, where), encoding)
       : encodeSft(tokenizer, template, sftSource(row, where), encoding)

@@ -1,4 +1,5 @@
-import type { ChatTemplate } from '../data/chat-template.js'
+import { abortSignal, type Check, fields, flag, optional, text as string } from '../arguments.js'
+import { type ChatTemplate, checkTemplate } from '../data/chat-template.js'
 import type { Message } from '../data/conversation.js'
 import { WestwindError } from '../errors.js'
 import { decodeRows } from './decoding.js'
@@ -7,11 +8,12 @@ import {
   type GenerationEvent,
   promptIds,
   type SamplingOptions,
+  samplingChecks,
   samplingOf,
   textOf,
 } from './generate.js'
 import { KvCache } from './kv-cache.js'
-import type { Model } from './model.js'
+import { checkModel, type Model } from './model.js'
 
 export interface ChatOptions extends SamplingOptions {
   /** One growing text without a chat template; the default where the tokenizer has none. */
@@ -19,6 +21,13 @@ export interface ChatOptions extends SamplingOptions {
   /** Instead of the tokenizer's. */
   template?: ChatTemplate
 }
+
+const checkOptions: Check<ChatOptions> = fields<ChatOptions>({
+  ...samplingChecks,
+  raw: optional(flag),
+  template: optional(checkTemplate),
+})
+const checkSignal: Check<AbortSignal | undefined> = optional(abortSignal)
 
 /** Places of a new cache; it grows twofold where a conversation needs more. */
 const kFirstLength = 1024
@@ -37,6 +46,8 @@ export class ChatSession {
   #reused = 0
 
   constructor(model: Model, options: ChatOptions = {}) {
+    checkModel(model, 'ChatSession: model')
+    checkOptions(options, 'ChatSession: options')
     this.#model = model
     this.#options = options
   }
@@ -58,7 +69,10 @@ export class ChatSession {
    * @throws ERR_INVALID_ARG where the conversation no longer fits the model's context; ERR_ABORTED
    */
   async *say(text: string, signal?: AbortSignal): AsyncGenerator<GenerationEvent, void> {
+    string(text, 'say: text')
+    checkSignal(signal, 'say: signal')
     const model = this.#model
+    checkModel(model, 'say: model')
     const turn = Math.floor(this.#messages.length / 2)
     const messages = [...this.#messages, { role: 'user', content: text }]
     const row = createRow(model, turn, this.#promptIds(messages), this.#options)

@@ -1,4 +1,5 @@
-import { WestwindError } from '../errors.js'
+import { type Check, plainCopy, text } from '../arguments.js'
+import { refuse, WestwindError } from '../errors.js'
 import { isRecord, showJson } from '../json.js'
 
 const architectures = ['MistralForCausalLM', 'LlamaForCausalLM'] as const
@@ -77,11 +78,14 @@ const harmlessKeys = new Set(
  * Checks a parsed `config.json` (hostile input) and returns what the model needs.
  * Absent keys get the defaults of transformers for that architecture.
  *
+ * @param source what JSON.parse gave
  * @param where the file, for messages
  * @throws ERR_CONFIG for a wrong value, ERR_UNSUPPORTED for an architecture or a setting that
  *   changes the computation and is not implemented
  */
-export function parseModelConfig(json: unknown, where: string): ModelConfig {
+export function parseModelConfig(source: unknown, where: string): ModelConfig {
+  text(where, 'parseModelConfig: where')
+  const json = plainCopy(source, where, 'ERR_CONFIG')
   if (!isRecord(json)) throw configError(where, `expected a JSON object, got ${showJson(json)}`)
   const architecture = readArchitecture(json, where)
   const mistral = architecture === 'MistralForCausalLM'
@@ -127,22 +131,23 @@ export function parseModelConfig(json: unknown, where: string): ModelConfig {
       max: 10,
       fallback: 0.02,
     }),
-    raw: { ...json },
+    raw: json,
   }
   const bos = readTokenIds(json, 'bos_token_id', where, 1)
   if (typeof bos === 'number') config.bosTokenId = bos
   else if (bos) throw configError(where, `bos_token_id must be one token id, got ${showJson(bos)}`)
   const eos = readTokenIds(json, 'eos_token_id', where, 2)
   if (eos !== undefined) config.eosTokenId = eos
-  checked.add(config)
+  checked.add(Object.freeze(config))
   return config
 }
 
 const checked = new WeakSet<object>()
 
-/** Whether a value is a config that {@link parseModelConfig} has checked, as it gave it. */
-export function isModelConfig(value: unknown): value is ModelConfig {
-  return typeof value === 'object' && value !== null && checked.has(value)
+/** A config that {@link parseModelConfig} has checked, as it gave it. */
+export const checkModelConfig: Check<ModelConfig> = (value, where) => {
+  if (typeof value === 'object' && value !== null && checked.has(value)) return
+  refuse(where, 'what parseModelConfig gave, unchanged', value)
 }
 
 /**

@@ -1,14 +1,33 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ChatTemplate } from '../data/chat-template.js'
-import { compileTemplate, templateTokens, zephyrTemplate } from '../data/chat-template.js'
+import {
+  abortSignal,
+  atLeast,
+  type Check,
+  fields,
+  finite,
+  flag,
+  integer,
+  list,
+  maxSize,
+  number,
+  optional,
+} from '../arguments.js'
+import {
+  type ChatTemplate,
+  checkMessages,
+  checkTemplate,
+  compileTemplate,
+  templateTokens,
+  zephyrTemplate,
+} from '../data/chat-template.js'
 import type { Message } from '../data/conversation.js'
 import { IncrementalDecoder } from '../data/tokenizer/incremental.js'
-import { WestwindError } from '../errors.js'
+import { refuse, WestwindError } from '../errors.js'
 import { isRecord } from '../json.js'
 import { decodeRows, type FinishReason, type Row } from './decoding.js'
 import { KvCache } from './kv-cache.js'
-import type { Model } from './model.js'
+import { checkModel, type Model } from './model.js'
 
 /**
  * What a text continues: a string (the user's turn of a conversation, or raw text), a conversation, or
@@ -62,6 +81,30 @@ export interface GenerationEvent {
   finishReason?: FinishReason
 }
 
+/** @internal Of each option that says how tokens are chosen. */
+export const samplingChecks = {
+  maxNewTokens: optional(integer(1)),
+  temperature: optional(atLeast(0)),
+  topK: optional(integer(0, maxSize)),
+  topP: optional(finite),
+  seed: optional(integer(Number.MIN_SAFE_INTEGER)),
+  stopIds: optional(list(number)),
+}
+const checkOptions: Check<GenerateOptions> = fields<GenerateOptions>({
+  ...samplingChecks,
+  raw: optional(flag),
+  template: optional(checkTemplate),
+  batchSize: optional(integer(1)),
+  signal: optional(abortSignal),
+})
+const checkIds: Check<readonly number[]> = list(number)
+const checkPrompts: Check<readonly Prompt[]> = list((prompt, where) => {
+  if (typeof prompt === 'string' || prompt instanceof Int32Array) return
+  if (!Array.isArray(prompt)) refuse(where, 'a text, a conversation or token ids', prompt)
+  if (typeof prompt[0] === 'object') checkMessages(prompt, where)
+  else checkIds(prompt, where)
+})
+
 /**
  * Continues each prompt. Texts depend on the model, the prompt and its index, the options and the seed
  * alone, not on the batch. All memory is given back at the end.
@@ -75,10 +118,11 @@ export async function generate(
   prompts: readonly Prompt[],
   options: GenerateOptions = {},
 ): Promise<Generation[]> {
+  checkGenerate('generate', model, prompts, options)
   const done = prompts.map((prompt): Generation => {
     return { prompt, text: '', ids: [], finishReason: 'length' }
   })
-  for await (const { index, id, text, finishReason } of generateStream(model, prompts, options)) {
+  for await (const { index, id, text, finishReason } of stream(model, prompts, options)) {
     const one = done[index]!
     one.text += text
     one.ids.push(id)
@@ -93,8 +137,27 @@ export async function* generateStream(
   prompts: readonly Prompt[],
   options: GenerateOptions = {},
 ): AsyncGenerator<GenerationEvent, void> {
+  checkGenerate('generateStream', model, prompts, options)
+  yield* stream(model, prompts, options)
+}
+
+function checkGenerate(
+  name: string,
+  model: Model,
+  prompts: readonly Prompt[],
+  options: GenerateOptions,
+): void {
+  checkModel(model, `${name}: model`)
+  checkPrompts(prompts, `${name}: prompts`)
+  checkOptions(options, `${name}: options`)
+}
+
+async function* stream(
+  model: Model,
+  prompts: readonly Prompt[],
+  options: GenerateOptions,
+): AsyncGenerator<GenerationEvent, void> {
   const { batchSize = 16, signal } = options
-  checkCount('batchSize', batchSize, 1)
   const sampling = { ...(await samplingOf(model, options)), signal }
   const rows = prompts.map((prompt, index) => {
     return createRow(model, index, promptIds(model, prompt, options), options)
@@ -116,17 +179,11 @@ export function textOf(model: Model, row: Row): (id: number, last: boolean) => s
   return (id, last) => decoder.push(id) + (last ? decoder.end() : '')
 }
 
-/** @internal Options with their defaults, checked. */
+/** @internal Options with their defaults. */
 export async function samplingOf(model: Model, options: SamplingOptions) {
-  const { temperature = 0, topK = 0, topP = 1, seed = 0, maxNewTokens = 256 } = options
-  checkCount('maxNewTokens', maxNewTokens, 1)
-  checkCount('topK', topK, 0)
-  const good = (name: string, ok: boolean, expected: string, got: unknown) => {
-    if (!ok) throw invalid(`${name} must be ${expected}, got ${got}`)
-  }
-  good('temperature', temperature >= 0 && temperature < 1e6, '0 or more', temperature)
-  good('topP', topP > 0 && topP <= 1, 'above 0 and at most 1', topP)
-  good('seed', Number.isSafeInteger(seed), 'an integer', seed)
+  const { temperature = 0, topK = 0, topP = 1, seed = 0 } = options
+  if (temperature >= 1e6) refuse('temperature', 'below 1e6', temperature)
+  if (!(topP > 0 && topP <= 1)) refuse('topP', 'above 0 and at most 1', topP)
   const stopIds = new Set(options.stopIds ?? (await stopIdsOf(model)))
   return { temperature, topK, topP, seed, stopIds }
 }
@@ -218,11 +275,6 @@ async function generationEos(dir: string): Promise<number[] | undefined> {
       `${file}: eos_token_id must be a token id or a list of them, got ${JSON.stringify(json.eos_token_id)}`,
     )
   })
-}
-
-function checkCount(name: string, value: number, least: number): void {
-  if (Number.isSafeInteger(value) && value >= least) return
-  throw invalid(`${name} must be an integer of at least ${least}, got ${value}`)
 }
 
 function invalid(message: string): WestwindError {

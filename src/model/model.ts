@@ -1,20 +1,71 @@
 import { join } from 'node:path'
+import {
+  type Check,
+  fields,
+  instance,
+  integer,
+  list,
+  oneOf,
+  optional,
+  path as pathName,
+  text,
+} from '../arguments.js'
 import { exists } from '../checkpoint/atomic.js'
 import { locateParameters, openCheckpoint, readModelConfig } from '../checkpoint/checkpoint.js'
-import type { Tokenizer } from '../data/tokenizer/tokenizer.js'
-import { loadTokenizer } from '../data/tokenizer/tokenizer.js'
-import { Device, device as openDevice } from '../device/device.js'
-import { show, WestwindError } from '../errors.js'
+import { checkTokenizer, loadTokenizer, type Tokenizer } from '../data/tokenizer/tokenizer.js'
+import { checkDevice, Device, device as openDevice } from '../device/device.js'
+import { refuse, WestwindError } from '../errors.js'
 import { resolveModel } from '../hub.js'
 import type { FileType } from '../tensor/tensor.js'
-import { isModelConfig, type ModelConfig } from './config.js'
+import { checkModelConfig, type ModelConfig } from './config.js'
 import { parameterSpecs } from './names.js'
-import { createParameters, type ModelParameters } from './parameters.js'
+import {
+  createParameters,
+  type LayerParameters,
+  type ModelParameters,
+  Parameter,
+} from './parameters.js'
 import { normalInto } from './random.js'
 import type { Transformer } from './transformer.js'
 
 /** Types a model computes in: weights and activations. */
 export type ModelDType = 'f32' | 'bf16'
+
+/** What a model consists of. */
+export interface ModelParts {
+  config: ModelConfig
+  parameters: ModelParameters
+  dtype: ModelDType
+  device: Device
+  tokenizer: Tokenizer | undefined
+  path?: string
+}
+
+const checkDType: Check<ModelDType> = oneOf('f32', 'bf16')
+const parameter: Check<Parameter> = instance(Parameter, 'a parameter')
+const checkParts: Check<ModelParts> = fields<ModelParts>({
+  config: checkModelConfig,
+  parameters: fields<ModelParameters>({
+    list: list(parameter),
+    embedding: parameter,
+    layers: list(
+      fields<LayerParameters>({
+        inputNorm: parameter,
+        qkv: parameter,
+        out: parameter,
+        postNorm: parameter,
+        gateUp: parameter,
+        down: parameter,
+      }),
+    ),
+    norm: parameter,
+    lmHead: parameter,
+  }),
+  dtype: checkDType,
+  device: checkDevice,
+  tokenizer: optional(checkTokenizer),
+  path: optional(pathName),
+})
 
 /** A causal language model on a device, with its tokenizer where there is one. Dispose it. */
 export class Model implements Transformer {
@@ -25,15 +76,10 @@ export class Model implements Transformer {
   readonly tokenizer: Tokenizer | undefined
   /** Where it was loaded from; undefined for fresh weights. */
   readonly path: string | undefined
+  #disposed = false
 
-  constructor(init: {
-    config: ModelConfig
-    parameters: ModelParameters
-    dtype: ModelDType
-    device: Device
-    tokenizer: Tokenizer | undefined
-    path?: string
-  }) {
+  constructor(init: ModelParts) {
+    checkParts(init, 'Model: init')
     this.config = init.config
     this.parameters = init.parameters
     this.dtype = init.dtype
@@ -47,14 +93,30 @@ export class Model implements Transformer {
     return this.parameters.list.reduce((sum, { weight }) => sum + weight.size, 0)
   }
 
+  get disposed(): boolean {
+    return this.#disposed
+  }
+
+  /** @internal Proxies and inherited prototypes, which instanceof takes, are no models. */
+  static is(value: unknown): value is Model {
+    return typeof value === 'object' && value !== null && #disposed in value
+  }
+
   /** Frees weights and gradients. A second call does nothing. */
   dispose(): void {
+    this.#disposed = true
     for (const parameter of this.parameters.list) parameter.dispose()
   }
 
   [Symbol.dispose](): void {
     this.dispose()
   }
+}
+
+/** A model whose weights are there. */
+export const checkModel: Check<Model> = (value, where) => {
+  if (!Model.is(value)) refuse(where, 'a model', value)
+  if (value.disposed) throw new WestwindError('ERR_DISPOSED', `${where} is disposed`)
 }
 
 export interface LoadModelOptions {
@@ -66,6 +128,17 @@ export interface LoadModelOptions {
   revision?: string
 }
 
+const checkDeviceOrName: Check<Device | string> = (value, where) => {
+  if (typeof value === 'string') return
+  if (!Device.is(value)) refuse(where, 'a device or its name', value)
+  checkDevice(value, where)
+}
+const checkLoadOptions: Check<LoadModelOptions> = fields<LoadModelOptions>({
+  device: optional(checkDeviceOrName),
+  dtype: optional(oneOf('f32', 'bf16', 'auto')),
+  revision: optional(text),
+})
+
 /**
  * Loads a Mistral or Llama checkpoint in the Hugging Face layout: a local folder or a Hub id. Weights
  * go from the mapped files straight into device tensors. The tokenizer beside it is loaded too.
@@ -73,9 +146,10 @@ export interface LoadModelOptions {
  * @throws ERR_CHECKPOINT, ERR_CONFIG, ERR_UNSUPPORTED, ERR_NETWORK, ERR_OUT_OF_MEMORY
  */
 export async function loadModel(pathOrId: string, options: LoadModelOptions = {}): Promise<Model> {
-  const on = deviceOf('loadModel', options.device)
+  pathName(pathOrId, 'loadModel: pathOrId')
+  checkLoadOptions(options, 'loadModel: options')
+  const on = deviceOf(options.device)
   const wanted = options.dtype ?? 'auto'
-  if (wanted !== 'auto') checkDType('loadModel', wanted)
   const path = await resolveModel(pathOrId, options.revision)
   const config = await readModelConfig(path)
   const located = locateParameters(await openCheckpoint(path), parameterSpecs(config))
@@ -111,21 +185,29 @@ function fileTypeOf(dtype: string): FileType {
   return type
 }
 
+export interface CreateModelOptions {
+  seed: number
+  dtype: ModelDType
+  device?: Device | string
+  tokenizer?: Tokenizer
+}
+
+const checkCreateOptions: Check<CreateModelOptions> = fields<CreateModelOptions>({
+  seed: integer(Number.MIN_SAFE_INTEGER),
+  dtype: checkDType,
+  device: optional(checkDeviceOrName),
+  tokenizer: optional(checkTokenizer),
+})
+
 /**
  * A model with random weights: linear and embedding weights normal with `initializer_range`, norms 1.
  * The same seed gives the same weights on every device and in every dtype (rounded).
  */
-export function createModel(
-  config: ModelConfig,
-  options: { seed: number; dtype: ModelDType; device?: Device | string; tokenizer?: Tokenizer },
-): Model {
+export function createModel(config: ModelConfig, options: CreateModelOptions): Model {
+  checkModelConfig(config, 'createModel: config')
+  checkCreateOptions(options, 'createModel: options')
   const { dtype, tokenizer, seed } = options
-  if (!isModelConfig(config)) {
-    throw invalid('createModel: config must be what parseModelConfig gave, unchanged', config)
-  }
-  checkDType('createModel', dtype)
-  if (!Number.isSafeInteger(seed)) throw invalid('createModel: seed must be an integer', seed)
-  const on = deviceOf('createModel', options.device)
+  const on = deviceOf(options.device)
   const parameters = createParameters(config, dtype, on)
   for (const [i, { spec, weight }] of parameters.list.entries()) {
     const values = new Float32Array(weight.size)
@@ -136,17 +218,6 @@ export function createModel(
   return new Model({ config, parameters, dtype, device: on, tokenizer })
 }
 
-function checkDType(name: string, dtype: unknown): void {
-  if (dtype !== 'f32' && dtype !== 'bf16')
-    throw invalid(`${name}: dtype must be f32 or bf16`, dtype)
-}
-
-function deviceOf(name: string, given: Device | string | undefined): Device {
-  if (given instanceof Device) return given
-  if (typeof given !== 'object') return openDevice(given)
-  throw invalid(`${name}: device must be a device or its name`, given)
-}
-
-function invalid(expected: string, got: unknown): WestwindError {
-  return new WestwindError('ERR_INVALID_ARG', `${expected}, got ${show(got)}`)
+function deviceOf(given: Device | string | undefined): Device {
+  return typeof given === 'object' ? given : openDevice(given)
 }

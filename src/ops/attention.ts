@@ -1,6 +1,7 @@
+import { type Check, fields } from '../arguments.js'
 import { native } from '../native/addon.js'
-import { empty, type Tensor } from '../tensor/tensor.js'
-import { check, checkArgs, floats } from './check.js'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor.js'
+import { checkArgs, checkAttentionOptions, type Expectation, floats } from './check.js'
 
 /** How a packed row is cut: see {@link attention}. All i32 on the device. */
 export interface Segments {
@@ -21,23 +22,27 @@ export interface AttentionOptions {
   scale?: number
 }
 
-function prepare(op: string, qkv: Tensor, segments: Segments, options: AttentionOptions) {
+const checkSegments: Check<Segments> = fields<Segments>({
+  start: checkTensor,
+  prefix: checkTensor,
+  positions: checkTensor,
+})
+function prepare(
+  op: string,
+  qkv: Tensor,
+  segments: Segments,
+  options: AttentionOptions,
+  others: Record<string, Expectation> = {},
+) {
+  checkSegments(segments, `${op}: segments`)
   const { heads, kvHeads, window } = options
-  const whole = Number.isInteger(heads) && Number.isInteger(kvHeads) && kvHeads > 0 && heads > 0
-  check(
-    op,
-    whole && heads % kvHeads === 0,
-    'heads must be a multiple of kvHeads',
-    `${heads}/${kvHeads}`,
-  )
-  const good = window === null || (Number.isInteger(window) && window > 0)
-  check(op, good, 'window must be a positive integer or null', window)
   const S = segments.prefix.size
   const dims = checkArgs<'T' | 'D'>(op, {
     qkv: [qkv, floats, ['T', heads + 2 * kvHeads, 'D']],
     'segments.start': [segments.start, 'i32', [S + 1]],
     'segments.prefix': [segments.prefix, 'i32', [S]],
     'segments.positions': [segments.positions, 'i32', ['T']],
+    ...others,
   })
   const { start, prefix, positions } = segments
   const native = [start.handle, prefix.handle, positions.handle, S, window ?? 0] as const
@@ -58,6 +63,7 @@ export function attention(
   segments: Segments,
   options: AttentionOptions,
 ): { out: Tensor; lse: Tensor } {
+  checkAttentionOptions('attention', options)
   const p = prepare('attention', qkv, segments, options)
   const out = empty([p.T, options.heads, p.D], qkv.dtype, p.device)
   const lse = empty([options.heads, p.T], 'f32', p.device)
@@ -84,11 +90,12 @@ export function attentionBackward(
   options: AttentionOptions,
 ): Tensor {
   const op = 'attentionBackward'
-  const p = prepare(op, qkv, segments, options)
-  checkArgs(op, {
-    dout: [dout, qkv.dtype, [p.T, options.heads, p.D]],
-    out: [out, qkv.dtype, [p.T, options.heads, p.D]],
-    lse: [lse, 'f32', [options.heads, p.T]],
+  checkAttentionOptions(op, options)
+  const { heads } = options
+  const p = prepare(op, qkv, segments, options, {
+    dout: [dout, 'like qkv', ['T', heads, 'D']],
+    out: [out, 'like qkv', ['T', heads, 'D']],
+    lse: [lse, 'f32', [heads, 'T']],
   })
   const dqkv = empty(qkv.shape, qkv.dtype, p.device)
   native().attentionBackward(

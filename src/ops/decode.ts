@@ -1,7 +1,8 @@
+import { atLeast, type Check, fields, finite, integer, maxSize } from '../arguments.js'
 import { native } from '../native/addon.js'
-import { empty, type Tensor } from '../tensor/tensor.js'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor.js'
 import type { AttentionOptions } from './attention.js'
-import { check, checkArgs, floats } from './check.js'
+import { check, checkArgs, checkAttentionOptions, checkHeads, floats, type Heads } from './check.js'
 
 /** Keys and values of past tokens, of one layer. */
 export interface LayerCache {
@@ -18,13 +19,16 @@ export interface CacheRows {
   position: Tensor
 }
 
-type Heads = Pick<AttentionOptions, 'heads' | 'kvHeads'>
+const checkCache: Check<LayerCache> = fields<LayerCache>({ k: checkTensor, v: checkTensor })
+const checkRows: Check<CacheRows> = fields<CacheRows>({ slot: checkTensor, position: checkTensor })
 
 function cacheDims(op: string, qkv: Tensor, cache: LayerCache, rows: CacheRows, o: Heads) {
+  checkCache(cache, `${op}: cache`)
+  checkRows(rows, `${op}: rows`)
   return checkArgs<'T' | 'D' | 'slots' | 'length'>(op, {
     qkv: [qkv, floats, ['T', o.heads + 2 * o.kvHeads, 'D']],
-    'cache.k': [cache.k, qkv.dtype, ['slots', 'length', o.kvHeads, 'D']],
-    'cache.v': [cache.v, qkv.dtype, ['slots', 'length', o.kvHeads, 'D']],
+    'cache.k': [cache.k, 'like qkv', ['slots', 'length', o.kvHeads, 'D']],
+    'cache.v': [cache.v, 'like qkv', ['slots', 'length', o.kvHeads, 'D']],
     'rows.slot': [rows.slot, 'i32', ['T']],
     'rows.position': [rows.position, 'i32', ['T']],
   })
@@ -37,6 +41,7 @@ function cacheDims(op: string, qkv: Tensor, cache: LayerCache, rows: CacheRows, 
  * @throws at the next wait, if a slot or position is outside the cache
  */
 export function kvAppend(qkv: Tensor, cache: LayerCache, rows: CacheRows, options: Heads): void {
+  checkHeads('kvAppend', options)
   const { T, D, slots, length } = cacheDims('kvAppend', qkv, cache, rows, options)
   native().kvAppend(
     ...([
@@ -62,6 +67,7 @@ export function decodeAttention(
   rows: CacheRows,
   options: AttentionOptions,
 ): Tensor {
+  checkAttentionOptions('decodeAttention', options)
   const { T, D, slots, length, device } = cacheDims('decodeAttention', qkv, cache, rows, options)
   const out = empty([T, options.heads, D], qkv.dtype, device)
   const { window, scale = 1 / Math.sqrt(D) } = options
@@ -97,6 +103,12 @@ export interface SampleOptions {
   topP: number
 }
 
+const checkSampleOptions: Check<SampleOptions> = fields<SampleOptions>({
+  temperature: atLeast(0),
+  topK: integer(0, maxSize),
+  topP: finite,
+})
+
 /**
  * The next token of each row.
  *
@@ -109,14 +121,8 @@ export function sample(logits: Tensor, uniform: Tensor, options: SampleOptions):
     logits: [logits, floats, ['B', 'V']],
     uniform: [uniform, 'f32', ['B']],
   })
+  checkSampleOptions(options, 'sample: options')
   const { temperature, topK, topP } = options
-  check(
-    'sample',
-    temperature >= 0 && Number.isFinite(temperature),
-    'temperature must be 0 or more',
-    temperature,
-  )
-  check('sample', Number.isInteger(topK) && topK >= 0, 'topK must be 0 or more', topK)
   check('sample', topP > 0 && topP <= 1, 'topP must be in (0, 1]', topP)
   const out = empty([B], 'i32', device)
   native().sample(logits.handle, uniform.handle, out.handle, B, V, temperature, topK, topP)

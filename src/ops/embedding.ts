@@ -1,6 +1,9 @@
+import { type Check, integer, maxSize } from '../arguments.js'
 import { native } from '../native/addon.js'
 import { empty, type Tensor } from '../tensor/tensor.js'
-import { check, checkArgs, floats } from './check.js'
+import { checkArgs, floats } from './check.js'
+
+const checkRows: Check<number> = integer(0, maxSize)
 
 /**
  * Rows of a table: `out[t] = table[ids[t]]`. Also gathers the rows of any matrix.
@@ -48,7 +51,7 @@ export function scatterAddRows(x: Tensor, index: Tensor, rows: number): Tensor {
     x: [x, floats, ['N', 'C']],
     index: [index, 'i32', ['N']],
   })
-  check('scatterAddRows', Number.isInteger(rows) && rows >= 0, 'rows must be a count', rows)
+  checkRows(rows, 'scatterAddRows: rows')
   const out = empty([rows, C], x.dtype, device)
   native().scatterAddRows(x.handle, index.handle, out.handle, N, rows, C)
   return out

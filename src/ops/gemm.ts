@@ -1,6 +1,7 @@
+import { type Check, fields, flag, number, oneOf, optional } from '../arguments.js'
 import { native } from '../native/addon.js'
 import type { DType } from '../tensor/dtype.js'
-import { empty, type Tensor } from '../tensor/tensor.js'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor.js'
 import { check, checkArgs, floats } from './check.js'
 
 export interface GemmOptions {
@@ -17,6 +18,15 @@ export interface GemmOptions {
   dtype?: DType
 }
 
+const checkOptions: Check<GemmOptions> = fields<GemmOptions>({
+  transA: optional(flag),
+  transB: optional(flag),
+  alpha: optional(number),
+  beta: optional(number),
+  out: optional(checkTensor),
+  dtype: optional(oneOf('f32', 'bf16')),
+})
+
 /**
  * Matrix product `alpha · op(a) · op(b) + beta · out`, accumulated in f32. An element depends on its
  * row and column alone, in an order of K that the other sizes do not change.
@@ -26,11 +36,12 @@ export interface GemmOptions {
  * @returns `[M, N]`
  */
 export function gemm(a: Tensor, b: Tensor, options: GemmOptions = {}): Tensor {
+  checkOptions(options, 'gemm: options')
   const { transA = false, transB = false, alpha = 1, beta = 0, out, dtype } = options
   const { M, N, K, device } = checkArgs<'M' | 'N' | 'K'>('gemm', {
     a: [a, floats, transA ? ['K', 'M'] : ['M', 'K']],
     b: [b, floats, transB ? ['N', 'K'] : ['K', 'N']],
-    out: [out, floats, ['M', 'N']],
+    'out?': [out, floats, ['M', 'N']],
   })
   check('gemm', beta === 0 || out !== undefined, 'beta needs out', beta)
   check('gemm', out === undefined || (out !== a && out !== b), 'out must not be a or b', out)

@@ -1,6 +1,7 @@
+import { type Check, fields, flag, optional } from '../arguments.js'
 import { native } from '../native/addon.js'
-import { empty, type Tensor } from '../tensor/tensor.js'
-import { checkArgs, floats } from './check.js'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor.js'
+import { check, checkArgs, floats } from './check.js'
 
 export interface LinearLogpsOptions {
   /** Also return the entropy and the arg-max hit of each position. */
@@ -10,6 +11,12 @@ export interface LinearLogpsOptions {
   /** `[V, C]` f32, accumulated; only with `dlogps`. */
   dweight?: Tensor
 }
+
+const checkOptions: Check<LinearLogpsOptions> = fields<LinearLogpsOptions>({
+  statistics: optional(flag),
+  dlogps: optional(checkTensor),
+  dweight: optional(checkTensor),
+})
 
 export interface LinearLogps {
   /** `[N]` f32. */
@@ -38,13 +45,15 @@ export function linearLogps(
   target: Tensor,
   options: LinearLogpsOptions = {},
 ): LinearLogps {
+  checkOptions(options, 'linearLogps: options')
   const { dlogps, dweight } = options
+  check('linearLogps', !dweight || dlogps !== undefined, 'options.dweight needs dlogps', dlogps)
   const { N, C, V, device } = checkArgs<'N' | 'C' | 'V'>('linearLogps', {
     hidden: [hidden, floats, ['N', 'C']],
-    weight: [weight, hidden.dtype, ['V', 'C']],
+    weight: [weight, 'like hidden', ['V', 'C']],
     target: [target, 'i32', ['N']],
-    dlogps: [dlogps, 'f32', ['N']],
-    dweight: [dweight, 'f32', ['V', 'C']],
+    'dlogps?': [dlogps, 'f32', ['N']],
+    'dweight?': [dweight, 'f32', ['V', 'C']],
   })
   const out: LinearLogps = { logps: empty([N], 'f32', device), lse: empty([N], 'f32', device) }
   if (options.statistics) {
@@ -78,11 +87,11 @@ export function linearLogpsBackward(
 ): Tensor {
   const { N, C, V, device } = checkArgs<'N' | 'C' | 'V'>('linearLogpsBackward', {
     hidden: [hidden, floats, ['N', 'C']],
-    weight: [weight, hidden.dtype, ['V', 'C']],
+    weight: [weight, 'like hidden', ['V', 'C']],
     target: [target, 'i32', ['N']],
     lse: [lse, 'f32', ['N']],
     dlogps: [dlogps, 'f32', ['N']],
-    dweight: [dweight, 'f32', ['V', 'C']],
+    'dweight?': [dweight, 'f32', ['V', 'C']],
   })
   const dhidden = empty([N, C], hidden.dtype, device)
   native().linearLogpsBackward(

@@ -1,6 +1,7 @@
-import { WestwindError } from '../errors.js'
+import { atLeast, type Check, fields, finite, integer, list, optional } from '../arguments.js'
+import { refuse } from '../errors.js'
 import { native } from '../native/addon.js'
-import { empty, type Tensor } from '../tensor/tensor.js'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor.js'
 import { check, checkArgs, floats } from './check.js'
 
 /** A parameter with what its optimizer keeps beside it; all of the same size. */
@@ -36,16 +37,45 @@ export interface RmspropOptions {
   gradScale: number
 }
 
+const checkTensors: Check<readonly OptimizerTensors[]> = list(
+  fields<OptimizerTensors>({
+    param: checkTensor,
+    master: optional(checkTensor),
+    grad: checkTensor,
+    first: optional(checkTensor),
+    second: checkTensor,
+    weightDecay: finite,
+  }),
+)
+const checkAdamwOptions: Check<AdamwOptions> = fields<AdamwOptions>({
+  lr: finite,
+  beta1: finite,
+  beta2: finite,
+  eps: atLeast(0),
+  step: integer(1),
+  gradScale: finite,
+})
+const checkRmspropOptions: Check<RmspropOptions> = fields<RmspropOptions>({
+  lr: finite,
+  alpha: finite,
+  eps: atLeast(0),
+  gradScale: finite,
+})
+const checkList: Check<readonly Tensor[]> = list(checkTensor)
+
 function handles(op: string, tensors: readonly OptimizerTensors[], needsFirst: boolean) {
-  for (const t of tensors) {
-    checkArgs(op, {
-      param: [t.param, floats, t.param.shape],
-      master: [t.master, 'f32', t.param.shape],
-      grad: [t.grad, 'f32', t.param.shape],
-      first: [t.first, 'f32', t.param.shape],
-      second: [t.second, 'f32', t.param.shape],
+  checkTensors(tensors, `${op}: tensors`)
+  for (const [i, t] of tensors.entries()) {
+    const at = `${op}: tensors[${i}]`
+    checkArgs(at, {
+      param: [t.param, floats, 'any'],
+      'master?': [t.master, 'f32', 'like param'],
+      grad: [t.grad, 'f32', 'like param'],
+      'first?': [t.first, 'f32', 'like param'],
+      second: [t.second, 'f32', 'like param'],
     })
-    check(op, !needsFirst || t.first !== undefined, 'first is needed', t.first)
+    check(at, !needsFirst || t.first !== undefined, 'first is needed', t.first)
+    checkOneDevice(at, t.param, tensors[0]!.param)
   }
   return [
     tensors.map((t) => t.param.handle),
@@ -57,10 +87,14 @@ function handles(op: string, tensors: readonly OptimizerTensors[], needsFirst: b
   ] as const
 }
 
+function checkOneDevice(op: string, x: Tensor, first: Tensor): void {
+  check(op, x.device === first.device, 'must be on the device of the others', x)
+}
+
 /** One AdamW update (arXiv:1711.05101, torch's arithmetic) of all tensors, in one launch. */
 export function adamw(tensors: readonly OptimizerTensors[], options: AdamwOptions): void {
+  checkAdamwOptions(options, 'adamw: options')
   const { lr, beta1, beta2, eps, step, gradScale } = options
-  check('adamw', Number.isInteger(step) && step >= 1, 'step must be 1 or more', step)
   const bias = [1 - beta1 ** step, 1 - beta2 ** step] as const
   native().adamw(
     ...handles('adamw', tensors, true),
@@ -70,6 +104,7 @@ export function adamw(tensors: readonly OptimizerTensors[], options: AdamwOption
 
 /** One RMSprop update (torch's: no momentum, not centred) of all tensors, in one launch. */
 export function rmsprop(tensors: readonly OptimizerTensors[], options: RmspropOptions): void {
+  checkRmspropOptions(options, 'rmsprop: options')
   const { lr, alpha, eps, gradScale } = options
   native().rmsprop(
     ...handles('rmsprop', tensors, false),
@@ -84,9 +119,13 @@ export function rmsprop(tensors: readonly OptimizerTensors[], options: RmspropOp
  * @returns `[tensors.length]` f32
  */
 export function sumSquares(tensors: readonly Tensor[]): Tensor {
-  for (const x of tensors) checkArgs('sumSquares', { x: [x, 'f32', x.shape] })
+  checkList(tensors, 'sumSquares: tensors')
   const [first] = tensors
-  if (!first) throw new WestwindError('ERR_INVALID_ARG', 'sumSquares: give at least one tensor')
+  if (!first) refuse('sumSquares: tensors', 'at least one tensor', tensors)
+  for (const [i, x] of tensors.entries()) {
+    checkArgs('sumSquares', { [`tensors[${i}]`]: [x, 'f32', 'any'] })
+    checkOneDevice(`sumSquares: tensors[${i}]`, x, first)
+  }
   const out = empty([tensors.length], 'f32', first.device)
   native().sumSquares(
     tensors.map((x) => x.handle),

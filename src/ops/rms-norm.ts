@@ -1,6 +1,9 @@
+import { atLeast, type Check } from '../arguments.js'
 import { native } from '../native/addon.js'
 import { empty, type Tensor } from '../tensor/tensor.js'
 import { checkArgs, floats } from './check.js'
+
+const checkEps: Check<number> = atLeast(0)
 
 /**
  * Root-mean-square norm (arXiv:1910.07467), with the residual add before it fused in:
@@ -20,9 +23,10 @@ export function rmsNorm(
 ): { y: Tensor; sum: Tensor; rstd: Tensor } {
   const { T, C, device } = checkArgs<'T' | 'C'>('rmsNorm', {
     x: [x, floats, ['T', 'C']],
-    weight: [weight, x.dtype, ['C']],
-    residual: [residual, x.dtype, ['T', 'C']],
+    weight: [weight, 'like x', ['C']],
+    'residual?': [residual, 'like x', ['T', 'C']],
   })
+  checkEps(eps, 'rmsNorm: eps')
   const y = empty([T, C], x.dtype, device)
   const rstd = empty([T], 'f32', device)
   const sum = residual ? empty([T, C], x.dtype, device) : x
@@ -50,11 +54,11 @@ export function rmsNormBackward(
 ): Tensor {
   const { T, C, device } = checkArgs<'T' | 'C'>('rmsNormBackward', {
     dy: [dy, floats, ['T', 'C']],
-    sum: [sum, dy.dtype, ['T', 'C']],
-    weight: [weight, dy.dtype, ['C']],
+    sum: [sum, 'like dy', ['T', 'C']],
+    weight: [weight, 'like dy', ['C']],
     rstd: [rstd, 'f32', ['T']],
     dweight: [dweight, 'f32', ['C']],
-    dresidual: [dresidual, dy.dtype, ['T', 'C']],
+    'dresidual?': [dresidual, 'like dy', ['T', 'C']],
   })
   const dsum = empty([T, C], dy.dtype, device)
   native().rmsNormBackward(

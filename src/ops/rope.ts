@@ -1,6 +1,9 @@
+import { type Check, flag, integer } from '../arguments.js'
 import { native } from '../native/addon.js'
 import type { Tensor } from '../tensor/tensor.js'
 import { check, checkArgs, floats } from './check.js'
+
+const checkCount: Check<number> = integer(0)
 
 /**
  * Rotary position embedding (arXiv:2104.09864, rotate-half pairing), in place on the first `heads`
@@ -21,13 +24,10 @@ export function rope(
     x: [x, floats, ['T', 'H', 'D']],
     positions: [positions, 'i32', ['T']],
   })
-  check(
-    'rope',
-    Number.isInteger(heads) && heads >= 0 && heads <= H,
-    `heads must be 0 to ${H}`,
-    heads,
-  )
+  checkCount(heads, 'rope: heads')
+  check('rope', heads <= H, `heads must be 0 to ${H}`, heads)
   check('rope', D % 2 === 0, 'D must be even', D)
   check('rope', Number.isFinite(theta) && theta > 0, 'theta must be positive', theta)
+  flag(inverse, 'rope: inverse')
   native().rope(x.handle, positions.handle, T, heads, H, D, theta, inverse ? -1 : 1)
 }

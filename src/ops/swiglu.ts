@@ -1,5 +1,5 @@
 import { native } from '../native/addon.js'
-import { empty, type Tensor } from '../tensor/tensor.js'
+import { checkTensor, empty, type Tensor } from '../tensor/tensor.js'
 import { check, checkArgs, floats } from './check.js'
 
 /**
@@ -24,9 +24,10 @@ export function swiglu(gateUp: Tensor): Tensor {
  * @returns `[T, 2F]`
  */
 export function swigluBackward(dout: Tensor, gateUp: Tensor): Tensor {
+  checkTensor(dout, 'swigluBackward: dout')
   const { T, F, device } = checkArgs<'T' | 'F'>('swigluBackward', {
     dout: [dout, floats, ['T', 'F']],
-    gateUp: [gateUp, dout.dtype, ['T', (dout.shape[1] ?? 0) * 2]],
+    gateUp: [gateUp, 'like dout', ['T', (dout.shape[1] ?? 0) * 2]],
   })
   const dgateUp = empty([T, 2 * F], dout.dtype, device)
   native().swigluBackward(dout.handle, gateUp.handle, dgateUp.handle, T, F)

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
-import { WestwindError } from '../errors.js'
+import { type Check, fields, list, oneOf, path, plainCopy, record, text } from '../arguments.js'
+import { refuse, WestwindError } from '../errors.js'
 import type { DpoConfig, Recipe, SftConfig } from './config.js'
 import { dpoSchema, sftSchema } from './keys.js'
 import { Problems } from './problems.js'
@@ -7,6 +8,9 @@ import { collect, type RecipeKind, sortKeys, validate } from './read.js'
 import { dpoConfig, sftConfig } from './training-config.js'
 
 export type { RecipeKind } from './read.js'
+
+const checkKind: Check<RecipeKind> = oneOf('sft', 'dpo')
+const checkOverrides: Check<readonly string[]> = list(text)
 
 /**
  * Reads a recipe file: keys of alignment-handbook, TRL and transformers in YAML, old names
@@ -35,13 +39,16 @@ export async function loadRecipe(
   file: string,
   overrides: readonly string[] = [],
 ): Promise<Recipe<SftConfig | DpoConfig>> {
-  let text: string
+  checkKind(kind, 'loadRecipe: kind')
+  path(file, 'loadRecipe: file')
+  checkOverrides(overrides, 'loadRecipe: overrides')
+  let yaml: string
   try {
-    text = await readFile(file, 'utf8')
+    yaml = await readFile(file, 'utf8')
   } catch (cause) {
     throw new WestwindError('ERR_CONFIG', `${file}: cannot read this recipe`, { cause })
   }
-  return parseRecipe(kind, text, file, overrides)
+  return parseRecipe(kind, yaml, file, overrides)
 }
 
 /**
@@ -73,17 +80,53 @@ export function parseRecipe(
   where = 'recipe',
   overrides: readonly string[] = [],
 ): Recipe<SftConfig | DpoConfig> {
+  checkKind(kind, 'parseRecipe: kind')
+  text(where, 'parseRecipe: where')
+  checkOverrides(overrides, 'parseRecipe: overrides')
+  const source = plainCopy(recipe, 'parseRecipe: recipe', 'ERR_CONFIG')
+  if (typeof source !== 'string') record(source, 'parseRecipe: recipe')
   const problems = new Problems(where)
   const notes: string[] = []
-  const collected = collect(kind, recipe, where, overrides, problems)
+  const collected = collect(kind, source, where, overrides, problems)
   const known = sortKeys(kind, collected, problems, notes)
   const fail = (key: string, message: string): never =>
     problems.fail(collected.placeOf([key]), message)
 
   if (kind === 'sft') {
     const config = sftConfig(validate(sftSchema, known, collected, problems), notes, fail)
-    return { config, notes, where }
+    return { config: checked(config), notes, where }
   }
   const config = dpoConfig(validate(dpoSchema, known, collected, problems), notes, fail)
-  return { config, notes, where }
+  return { config: checked(config), notes, where }
 }
+
+const configs = new WeakSet<object>()
+
+/** Nothing of a checked config changes any more: what is to be different is an override. */
+function checked<C extends SftConfig | DpoConfig>(config: C): C {
+  const { initFromConfig: _, ...rest } = config // an unread config.json, of any depth
+  freeze(rest)
+  configs.add(Object.freeze(config))
+  return config
+}
+
+function freeze(value: unknown): void {
+  if (typeof value !== 'object' || value === null) return
+  for (const inner of Object.values(Object.freeze(value))) freeze(inner)
+}
+
+/** A recipe of this kind whose config {@link parseRecipe} gave. */
+export function checkRecipe(recipe: Recipe<SftConfig | DpoConfig>, kind: RecipeKind): void {
+  const where = `${kind}: recipe`
+  recipeFields(recipe, where)
+  if (recipe.config.kind !== kind) refuse(`${where}.config.kind`, kind, recipe.config.kind)
+}
+
+const recipeFields: Check<Recipe<SftConfig | DpoConfig>> = fields<Recipe<SftConfig | DpoConfig>>({
+  config: (value, where) => {
+    if (typeof value === 'object' && value !== null && configs.has(value)) return
+    refuse(where, 'what loadRecipe or parseRecipe gave; changes are overrides there', value)
+  },
+  notes: list(text),
+  where: text,
+})

@@ -1,6 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { type Check, callable } from '../arguments.js'
 import { WestwindError } from '../errors.js'
-import type { Tensor } from './tensor.js'
+import { checkTensor, type Tensor } from './tensor.js'
+
+const checkTask: Check<() => Promise<unknown>> = callable()
 
 const stacks = new AsyncLocalStorage<Scope[]>()
 const mainStack: Scope[] = []
@@ -66,6 +69,7 @@ export function scope(): Scope {
 
 /** Moves a tensor from the scope it was made in to the one around it; out of the outermost, its owner disposes it. */
 export function keep<T extends Tensor>(tensor: T): T {
+  checkTensor(tensor, 'keep: tensor')
   const open = stack()
   const at = open.findLastIndex((candidate) => candidate.has(tensor))
   if (at < 0) return tensor
@@ -76,6 +80,7 @@ export function keep<T extends Tensor>(tensor: T): T {
 
 /** Takes a tensor out of every scope: it lives until its owner disposes it. */
 export function own<T extends Tensor>(tensor: T): T {
+  checkTensor(tensor, 'own: tensor')
   unregister(tensor)
   return tensor
 }
@@ -84,7 +89,8 @@ export function own<T extends Tensor>(tensor: T): T {
  * Runs an asynchronous task with scopes of its own, so that tasks that interleave (two generations,
  * say) never dispose each other's tensors.
  */
-export function isolated<T>(task: () => Promise<T>): Promise<T> {
+export async function isolated<T>(task: () => Promise<T>): Promise<T> {
+  checkTask(task, 'isolated: task')
   return stacks.run([], task)
 }
 

@@ -2,12 +2,19 @@ import { microBatches, pairTokens } from '../data/batch.js'
 import { preparePairs } from '../data/dataset.js'
 import type { PairExample } from '../data/encode.js'
 import type { DpoConfig, Recipe } from '../recipe/config.js'
+import { checkRecipe } from '../recipe/recipe.js'
 import { dpoEvaluate, dpoGradients, type ReferencedPair } from './dpo-step.js'
 import type { TextInputs } from './inputs.js'
 import { progressOf } from './progress.js'
 import { checkReference, type ReferenceLogps, referenceLogps } from './reference.js'
 import { chunks, loadSplits } from './splits.js'
-import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
+import {
+  checkRunOptions,
+  type RunOptions,
+  type RunResult,
+  type StageInputs,
+  trainStage,
+} from './story.js'
 
 /**
  * dDPO: direct preference optimisation against the frozen model that training starts from
@@ -16,7 +23,9 @@ import { type RunOptions, type RunResult, type StageInputs, trainStage } from '.
  *
  * @throws ERR_CONFIG, ERR_DATA, ERR_CHECKPOINT, ERR_REFERENCE, ERR_NON_FINITE and others, each saying what to do
  */
-export function dpo(recipe: Recipe<DpoConfig>, options: RunOptions = {}): Promise<RunResult> {
+export async function dpo(recipe: Recipe<DpoConfig>, options: RunOptions = {}): Promise<RunResult> {
+  checkRecipe(recipe, 'dpo')
+  checkRunOptions(options, 'dpo: options')
   return trainStage(recipe, options, prepareStage)
 }
 

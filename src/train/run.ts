@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { type Check, path, recordOf, text } from '../arguments.js'
 import { atomicDirectory } from '../checkpoint/atomic.js'
 import { checkpointPath, pruneCheckpoints } from '../checkpoint/list.js'
 import { saveModelDir } from '../checkpoint/save.js'
@@ -9,7 +10,7 @@ import {
   writeTrainerState,
 } from '../checkpoint/training-state.js'
 import { epochOrder } from '../data/order.js'
-import type { Model } from '../model/model.js'
+import { checkModel, type Model } from '../model/model.js'
 import type { DpoConfig, SftConfig } from '../recipe/config.js'
 import { globalNorm, gradientSquares, stopNonFinite } from './diagnose.js'
 import { LogWindow } from './metrics.js'
@@ -200,12 +201,17 @@ export async function saveCheckpoint(stage: Stage, state: RunState): Promise<voi
   await pruneCheckpoints(config.outputDir, config.saveTotalLimit ?? undefined)
 }
 
+const checkFiles: Check<Record<string, string>> = recordOf(text)
+
 /** Saves a model in the Hugging Face layout, in its own dtype. */
 export async function saveModel(
   dir: string,
   model: Model,
   tokenizerFiles: Record<string, string>,
 ): Promise<void> {
+  path(dir, 'saveModel: dir')
+  checkModel(model, 'saveModel: model')
+  checkFiles(tokenizerFiles, 'saveModel: tokenizerFiles')
   const dtype = model.dtype === 'f32' ? 'F32' : 'BF16'
   const parameters = model.parameters.list.flatMap(({ spec, weight }) =>
     spec.parts.map((part) => ({

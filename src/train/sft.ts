@@ -3,10 +3,17 @@ import { prepareSft } from '../data/dataset.js'
 import type { SftExample } from '../data/encode.js'
 import { packBfd, packWrapped } from '../data/packing.js'
 import type { Recipe, SftConfig } from '../recipe/config.js'
+import { checkRecipe } from '../recipe/recipe.js'
 import type { TextInputs } from './inputs.js'
 import { sftEvaluate, sftGradients } from './sft-step.js'
 import { chunks, loadSplits } from './splits.js'
-import { type RunOptions, type RunResult, type StageInputs, trainStage } from './story.js'
+import {
+  checkRunOptions,
+  type RunOptions,
+  type RunResult,
+  type StageInputs,
+  trainStage,
+} from './story.js'
 
 /**
  * dSFT: maximises the log-likelihood of a teacher's dialogues (arXiv 2310.16944, section 3.1). Reads and
@@ -14,7 +21,9 @@ import { type RunOptions, type RunResult, type StageInputs, trainStage } from '.
  *
  * @throws ERR_CONFIG, ERR_DATA, ERR_CHECKPOINT, ERR_NON_FINITE, ERR_OUT_OF_MEMORY and others, each saying what to do
  */
-export function sft(recipe: Recipe<SftConfig>, options: RunOptions = {}): Promise<RunResult> {
+export async function sft(recipe: Recipe<SftConfig>, options: RunOptions = {}): Promise<RunResult> {
+  checkRecipe(recipe, 'sft')
+  checkRunOptions(options, 'sft: options')
   return trainStage(recipe, options, prepareStage)
 }
 

@@ -1,4 +1,14 @@
 import { access, constants, mkdir } from 'node:fs/promises'
+import {
+  abortSignal,
+  type Check,
+  callable,
+  fields,
+  flag,
+  number,
+  optional,
+  text,
+} from '../arguments.js'
 import type { DataStatistics } from '../data/statistics.js'
 import { device as openDevice } from '../device/device.js'
 import { WestwindError } from '../errors.js'
@@ -36,6 +46,20 @@ export interface RunOptions {
   /** Every line of `metrics.jsonl`, as it is written. */
   onLog?: (record: Record<string, number>) => void
 }
+
+export const checkRunOptions: Check<RunOptions> = fields<RunOptions>({
+  device: optional(text),
+  signal: optional(abortSignal),
+  stream: optional(
+    fields<ProgressStream>({
+      write: callable(),
+      on: callable(),
+      isTTY: optional(flag),
+      columns: optional(number),
+    }),
+  ),
+  onLog: optional(callable()),
+})
 
 export interface RunResult {
   outputDir: string

@@ -115,7 +115,9 @@ it('wrong options and prompts are refused by name', async () => {
     generate(full, [[3], prompt], options)
   await expect(bad({ maxNewTokens: 0 })).rejects.toThrow('maxNewTokens must be an integer of at')
   await expect(bad({ topP: 0 })).rejects.toThrow('topP must be above 0 and at most 1, got 0')
-  await expect(bad({ temperature: -1 })).rejects.toThrow('temperature must be 0 or more, got -1')
+  await expect(bad({ temperature: -1 })).rejects.toThrow(
+    'temperature must be a number of at least 0',
+  )
   await expect(bad({ topK: 1.5 })).rejects.toThrow('topK must be an integer')
   await expect(bad({ seed: Number.NaN })).rejects.toThrow('seed must be an integer')
   await expect(bad({}, [])).rejects.toThrow('prompt 2 is empty')

@@ -1,4 +1,17 @@
 import { Tokenizer as HubTokenizer } from '@huggingface/tokenizers'
+import {
+  type Check,
+  callable,
+  fields,
+  flag,
+  integer,
+  list,
+  number,
+  optional,
+  path,
+  recordOf,
+  text as string,
+} from '../../arguments.js'
 import { WestwindError } from '../../errors.js'
 import { type Section, splitAtAddedTokens } from './added-tokens.js'
 import { createBpe, type TokenSpans } from './bpe.js'
@@ -18,6 +31,14 @@ export interface TextSpan {
   end: number
 }
 
+interface EncodeOptions {
+  addSpecialTokens?: boolean
+}
+
+interface DecodeOptions {
+  skipSpecialTokens?: boolean
+}
+
 /** Text to token ids and back, as the files of a Hugging Face checkpoint say. */
 export interface Tokenizer {
   /** One above the largest id. A model's vocabulary may be larger (padding), never smaller. */
@@ -34,23 +55,57 @@ export interface Tokenizer {
   /** SHA-256 of `files`. */
   readonly hash: string
   /** Token ids of `text`; with `addSpecialTokens` also what the post-processor adds (for Mistral, BOS first). */
-  encode(text: string, options?: { addSpecialTokens?: boolean }): number[]
+  encode(text: string, options?: EncodeOptions): number[]
   /** Like `encode`, and marks with 1 every token that covers at least one character of one of `spans`. */
   encodeMasked(
     text: string,
     spans: readonly TextSpan[],
-    options?: { addSpecialTokens?: boolean },
+    options?: EncodeOptions,
   ): { ids: Int32Array; mask: Uint8Array }
   /** Text of `ids`; ids outside the vocabulary give nothing. */
-  decode(ids: readonly number[] | Int32Array, options?: { skipSpecialTokens?: boolean }): string
+  decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string
   tokenToId(token: string): number | undefined
   idToToken(id: number): string | undefined
   /** The added special token that begins at `position` of `text`, if one does. */
   specialTokenAt(text: string, position: number): string | undefined
 }
 
+const checkFiles: Check<TokenizerFiles> = recordOf(string)
+const checkSpans: Check<readonly TextSpan[]> = list(
+  fields<TextSpan>({ start: number, end: number }),
+)
+const checkEncodeOptions: Check<EncodeOptions | undefined> = optional(
+  fields<EncodeOptions>({ addSpecialTokens: optional(flag) }),
+)
+const checkDecodeOptions: Check<DecodeOptions | undefined> = optional(
+  fields<DecodeOptions>({ skipSpecialTokens: optional(flag) }),
+)
+const checkNumbers: Check<readonly number[]> = list(number)
+const checkIds: Check<readonly number[] | Int32Array> = (value, where) => {
+  if (!(ArrayBuffer.isView(value) && value instanceof Int32Array)) checkNumbers(value, where)
+}
+
+export const checkTokenizer: Check<Tokenizer> = fields<Tokenizer>({
+  vocabSize: integer(0),
+  bosId: optional(integer(0)),
+  eosId: optional(integer(0)),
+  padId: optional(integer(0)),
+  bosToken: optional(string),
+  eosToken: optional(string),
+  chatTemplate: optional(string),
+  files: checkFiles,
+  hash: string,
+  encode: callable(),
+  encodeMasked: callable(),
+  decode: callable(),
+  tokenToId: callable(),
+  idToToken: callable(),
+  specialTokenAt: callable(),
+})
+
 /** Loads the tokenizer of a checkpoint directory. Errors: ERR_TOKENIZER (missing or wrong file), ERR_UNSUPPORTED. */
 export async function loadTokenizer(dir: string): Promise<Tokenizer> {
+  path(dir, 'loadTokenizer: dir')
   const files = await readTokenizerFiles(dir)
   try {
     return tokenizerFromFiles(files)
@@ -62,6 +117,7 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
 
 /** Makes a tokenizer from its files' texts. Errors: ERR_TOKENIZER naming file and field, ERR_UNSUPPORTED. */
 export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
+  checkFiles(files, 'tokenizerFromFiles: files')
   const source = files['tokenizer.json']
   if (source === undefined) {
     throw new WestwindError('ERR_TOKENIZER', 'tokenizer.json is missing among the files given')
@@ -86,6 +142,9 @@ export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
     .sort((a, b) => b.length - a.length)
 
   const encodeMasked: Tokenizer['encodeMasked'] = (text, spans, options) => {
+    string(text, 'encodeMasked: text')
+    checkSpans(spans, 'encodeMasked: spans')
+    checkEncodeOptions(options, 'encodeMasked: options')
     const { before, after } = options?.addSpecialTokens ? affix : { before: [], after: [] }
     const tokens: number[] = []
     const marks: number[] = []
@@ -106,12 +165,16 @@ export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
     files,
     hash: hashFiles(files),
     encode(text, options) {
+      string(text, 'encode: text')
+      checkEncodeOptions(options, 'encode: options')
       const out: TokenSpans = { ids: [], starts: [], ends: [] }
       for (const section of encoder.sections(text)) encoder.encode(text, section, out)
       return options?.addSpecialTokens ? [...affix.before, ...out.ids, ...affix.after] : out.ids
     },
     encodeMasked,
     decode(tokens, options) {
+      checkIds(tokens, 'decode: ids')
+      checkDecodeOptions(options, 'decode: options')
       const known = Array.from(tokens).filter((id) => names[id] !== undefined)
       if (known.length === 0) return ''
       return hub.decode(known, {
@@ -119,9 +182,19 @@ export function tokenizerFromFiles(files: TokenizerFiles): Tokenizer {
         clean_up_tokenization_spaces: config.cleanUpSpaces,
       })
     },
-    tokenToId: (token) => ids.get(token),
-    idToToken: (id) => names[id],
-    specialTokenAt: (text, position) => specials.find((token) => text.startsWith(token, position)),
+    tokenToId(token) {
+      string(token, 'tokenToId: token')
+      return ids.get(token)
+    },
+    idToToken(id) {
+      number(id, 'idToToken: id')
+      return names[id]
+    },
+    specialTokenAt(text, position) {
+      string(text, 'specialTokenAt: text')
+      number(position, 'specialTokenAt: position')
+      return specials.find((token) => text.startsWith(token, position))
+    },
   }
   orTokenizerError(() => made.decode(made.encode('A trial of every part.'))) // wrong parts fail here, not in a run
   return made
