@@ -86,7 +86,7 @@ export function ${camel}(x: Tensor): Tensor {
 export function ${camel}Backward(dout: Tensor, x: Tensor): Tensor {
   const { T, C, device } = checkArgs<'T' | 'C'>('${camel}Backward', {
     dout: [dout, floats, ['T', 'C']],
-    x: [x, dout.dtype, ['T', 'C']],
+    x: [x, 'like dout', ['T', 'C']],
   })
   const dx = empty([T, C], dout.dtype, device)
   native().${camel}Backward(dout.handle, x.handle, dx.handle, T, C)
@@ -289,6 +289,11 @@ const lists = {
   },
   'src/ops/index.ts': (text, file) =>
     insertSorted(text, file, "export * from './", `export * from './${kebab}.js'`),
+  'tests/support/right-calls.ts': (text, file) => {
+    const forward = `  ${camel}: of(ops.${camel}, { x: f32(4, 2) }),\n`
+    const backward = `  ${camel}Backward: of(ops.${camel}Backward, { dout: f32(4, 2), x: f32(4, 2) }),\n`
+    return insert(text, file, '  swiglu: of(ops.swiglu,', (at) => forward + backward + at)
+  },
 }
 
 for (const file of Object.keys(files)) {

@@ -16,7 +16,7 @@ const written = [
 ]
 const lists = [
   ...['native/include/backend.h', 'native/binding/ops.cc'],
-  ...['src/native/addon-types.ts', 'src/ops/index.ts'],
+  ...['src/native/addon-types.ts', 'src/ops/index.ts', 'tests/support/right-calls.ts'],
 ]
 
 let copy: string
