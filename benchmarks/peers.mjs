@@ -2,14 +2,14 @@
 // its own, and writes the ratios to benchmarks/results/. Needs a Python with torch, and the peer program `bench_peer.py`.
 //
 //   node benchmarks/peers.mjs --python VENV/bin/python --peer DIR/bench_peer.py [--rounds 3] [--steps 3] [--precision fp32,bf16]
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, loadavg, tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { markdownTable } from '../dist/bench/compare.js'
+import { quantile } from '../dist/bench/harness.js'
+import { bench, jsonLines, report, run, threads } from './support.mjs'
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 const { values: flags } = parseArgs({
   options: {
     python: { type: 'string' },
@@ -28,26 +28,22 @@ const { steps, model } = flags
 const folder = mkdtempSync(join(tmpdir(), 'westwind-peers-'))
 const batches = join(folder, 'batches.safetensors')
 
-const lastJson = (text) => JSON.parse(text.trim().split('\n').at(-1))
-const run = (command, args) =>
-  execFileSync(command, args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
-
 function peer(impl, precision) {
   const shape = ['--model', model, '--seq', '2048', '--micro-batch', '1', '--docs', 'packed']
   const amount = ['--steps', steps, '--warmup', '1', '--wait', '0']
-  const rest = ['--threads', String(cpus().length), '--dump', batches]
+  const rest = ['--threads', String(threads), '--dump', batches]
   const args = [flags.peer, 'sft', ...shape, ...amount, ...rest]
-  return lastJson(run(flags.python, [...args, '--impl', impl, '--precision', precision]))
+  return jsonLines(run(flags.python, [...args, '--impl', impl, '--precision', precision])).at(-1)
 }
 
 function westwind(precision) {
   const dtype = precision === 'fp32' ? 'f32' : 'bf16'
-  const args = ['bin/westwind.js', 'bench', 'sft', '--json', '--model', model, '--dtype', dtype]
-  return lastJson(run(process.execPath, [...args, '--repetitions', steps, '--batches', batches]))
+  const amount = ['--repetitions', steps, '--batches', batches]
+  return bench('sft', '--model', model, '--dtype', dtype, ...amount).at(-1)
 }
 
-const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]
-const lines = []
+const median = (values) => quantile(values, 0.5)
+const rows = []
 for (const precision of flags.precision.split(',')) {
   const rates = { loop: [], trl: [], westwind: [] }
   const memory = { loop: [], trl: [], westwind: [] }
@@ -66,34 +62,27 @@ for (const precision of flags.precision.split(',')) {
     ['loop', 'hand-written PyTorch loop'],
     ['trl', 'TRL SFTTrainer'],
   ]) {
-    const cells = [
+    rows.push([
       precision,
       label,
       (ours / median(rates[name])).toFixed(2),
       (median(memory.westwind) / median(memory[name])).toFixed(2),
       rates.westwind.map((x) => x.toFixed(0)).join(', '),
       rates[name].map((x) => x.toFixed(0)).join(', '),
-    ]
-    lines.push(`| ${cells.join(' | ')} |`)
+    ])
   }
 }
 rmSync(folder, { recursive: true })
 
-const git = run('git', ['rev-parse', '--short', 'HEAD']).trim()
-const torch = run(flags.python, ['-c', 'import torch; print(torch.__version__)']).trim()
-const cpu = cpus()[0].model.trim()
-const date = new Date().toISOString().slice(0, 10)
-const report = `# SFT step of ${model}, beside PyTorch: ${date}, ${cpu}, ${cpus().length} threads
+const head = ['precision', 'peer', 'tokens/s, westwind ÷ peer', 'peak RSS, westwind ÷ peer']
+head.push('westwind, tokens/s per round', 'peer, tokens/s per round')
+report('sft', flags.python, ({ date, machine, versions }) => {
+  return `# SFT step of ${model}, beside PyTorch: ${date}, ${machine}
 
 \`node benchmarks/peers.mjs\`: packed documents, rows of 2,048 tokens, one row per step, the same token batches, ${flags.rounds} rounds in
 turns, ${steps} timed steps each, a process per run. With bf16 westwind keeps f32 master weights, the PyTorch programs do not.
-Only the ratios mean anything; load average at the end ${loadavg()[0].toFixed(1)}. westwind ${git}, PyTorch ${torch}, Node ${process.version}.
+${versions}
 
-| precision | peer | tokens/s, westwind ÷ peer | peak RSS, westwind ÷ peer | westwind, tokens/s per round | peer, tokens/s per round |
-| --- | --- | --- | --- | --- | --- |
-${lines.join('\n')}
+${markdownTable(head, rows)}
 `
-mkdirSync(join(root, 'benchmarks/results'), { recursive: true })
-const slug = cpu.toLowerCase().replace(/[^a-z0-9]+/g, '-')
-writeFileSync(join(root, `benchmarks/results/${date}-${slug}-sft.md`), report)
-console.log(report)
+})

@@ -53,6 +53,7 @@ function rowCases(
   const shared = {
     kernel: 'attention',
     shape: `T=${T} docs=${lengths.length} H=${heads}/${kvHeads} D=${D}`,
+    lengths,
     bound: dtype === 'f32' ? 1e-5 : 2 ** -6,
   }
   return [

@@ -7,6 +7,8 @@ export interface BenchCase {
   kernel: string
   mode: string
   shape: string
+  /** Tokens of each document, where the op knows documents. */
+  lengths?: readonly number[]
   /** Useful floating-point operations of one run. */
   flops: number
   /** Enqueues one run and disposes what it makes. */
@@ -53,25 +55,13 @@ export async function measure(
 ): Promise<BenchResult[]> {
   const { device, dtype, repetitions, peakFlops, signal } = options
   const errors: number[] = []
-  for (const { kernel, mode, shape, error, bound } of cases) {
-    const measured = await error()
-    if (!(measured <= bound)) {
-      throw new WestwindError(
-        'ERR_DEVICE',
-        `bench: ${kernel} ${mode} ${shape} is wrong: relative error ${measured.toExponential(1)}, at most ${bound} is right`,
-      )
-    }
-    errors.push(measured)
-  }
+  for (const each of cases) errors.push(await check(each))
   const times = cases.map((): number[] => [])
   for (let repetition = -1; repetition < repetitions; repetition++) {
     for (const [i, { run }] of cases.entries()) {
       if (signal?.aborted) throw new WestwindError('ERR_ABORTED', 'bench: stopped')
-      await device.synchronize()
-      const begin = performance.now()
-      run()
-      await device.synchronize()
-      if (repetition >= 0) times[i]!.push(performance.now() - begin) // the first is the warm-up
+      const ms = await milliseconds(run, device)
+      if (repetition >= 0) times[i]!.push(ms) // the first is the warm-up
     }
   }
   return cases.map(({ kernel, mode, shape, flops }, i) => {
@@ -81,6 +71,29 @@ export async function measure(
     const ofPeak = (gflops * 1e9) / peakFlops
     return { kernel, mode, shape, dtype, error: errors[i]!, ms, ...spread, gflops, ofPeak }
   })
+}
+
+/**
+ * The error of a case.
+ *
+ * @throws ERR_DEVICE where it is more than the case allows
+ */
+export async function check({ kernel, mode, shape, error, bound }: BenchCase): Promise<number> {
+  const measured = await error()
+  if (measured <= bound) return measured
+  throw new WestwindError(
+    'ERR_DEVICE',
+    `bench: ${kernel} ${mode} ${shape} is wrong: relative error ${measured.toExponential(1)}, at most ${bound} is right`,
+  )
+}
+
+/** How long one run takes. */
+export async function milliseconds(run: () => void, device: Device): Promise<number> {
+  await device.synchronize()
+  const begin = performance.now()
+  run()
+  await device.synchronize()
+  return performance.now() - begin
 }
 
 /** The value below which a share `q` of the values lies. */

@@ -1,8 +1,6 @@
 import { Argument, Option } from 'commander'
-import { attentionCases } from '../bench/attention.js'
-import { gemmCases } from '../bench/gemm.js'
-import { type BenchCase, type BenchResult, measure } from '../bench/harness.js'
-import { linearLogpsCases } from '../bench/linear-logps.js'
+import { benchCases } from '../bench/cases.js'
+import { type BenchResult, measure } from '../bench/harness.js'
 import { benchModels } from '../bench/models.js'
 import { benchSft, readBatches } from '../bench/sft.js'
 import { device as openDevice } from '../device/device.js'
@@ -23,7 +21,7 @@ interface Flags {
   csv?: true
 }
 
-const what = ['gemm', 'attention', 'linear_logps', 'sft'] as const
+const what = [...Object.keys(benchCases), 'sft']
 
 export const registerBench: Register = (program, { stdout, signal }) => {
   const command = program
@@ -46,18 +44,13 @@ export const registerBench: Register = (program, { stdout, signal }) => {
     const { dtype, repetitions, tokens } = flags
     const model = benchModels[flags.model]!
     const peak = await peakFlops(device, dtype)
-    const sets: Record<string, () => BenchCase[]> = {
-      gemm: () => gemmCases(model, tokens, device, dtype),
-      attention: () => attentionCases(model, tokens, device, dtype),
-      linear_logps: () => linearLogpsCases(model, tokens, device, dtype),
-    }
     const printed = printer(flags, (line) => stdout.write(`${line}\n`))
-    for (const [name, make] of Object.entries(sets)) {
+    for (const [name, make] of Object.entries(benchCases)) {
       if (only !== undefined && only !== name) continue
       await isolated(async () => {
         using _ = scope()
         const options = { device, dtype, repetitions, peakFlops: peak, signal }
-        printed(await measure(make(), options))
+        printed(await measure(make(model, tokens, device, dtype), options))
       })
     }
     if (only !== undefined && only !== 'sft') return
