@@ -171,7 +171,8 @@ report('kernels', flags.python, ({ date, machine, versions }) => {
 
 \`node benchmarks/kernel-peers.mjs\`: the cases of \`westwind bench\`, each checked against float64 in both programs, then timed in
 pairs, one program right after the other, the first of them changing. A ratio is taken within a pair, above 1 where westwind is
-the faster. The median of the half of all pairs counts that other programs disturbed least. ${versions}
+the faster. The median of the half of all pairs counts that other programs disturbed least. PyTorch's fastest form counts; a
+form whose first run took three times that of the fastest was not timed further. ${versions}
 
 ${tables.join('\n')}`
 })
