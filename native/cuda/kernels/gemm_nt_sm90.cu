@@ -1,0 +1,8 @@
+// gemm on Hopper, B stored transposed: common/gemm_sm90.cuh
+#include "common/gemm_sm90.cuh"
+
+using namespace westwind;
+
+WESTWIND_GEMM_SM90(kSm90Large, gemm_bf16_sm90_nt_128x256, __cluster_dims__(2, 1, 1), false, true)
+WESTWIND_GEMM_SM90(kSm90Medium, gemm_bf16_sm90_nt_128x128, , false, true)
+WESTWIND_GEMM_SM90(kSm90Small, gemm_bf16_sm90_nt_64x64, , false, true)
