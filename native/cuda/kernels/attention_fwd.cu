@@ -1,0 +1,153 @@
+// attention on tensor cores: a block has a tile of queries of one head and goes over the keys it sees, two steps in
+// flight (FlashAttention-2, arXiv:2307.08691). Scores and softmax are f32, weights are rounded to bf16 for the second
+// product. Limited by the tensor cores: 4·D FLOPs for each query head and visible key. Contract: ops/attention.h
+#include <math.h>
+
+#include "common/attention_tile.cuh"
+
+using namespace westwind;
+using namespace westwind::attention;
+
+namespace {
+
+// The running maximum of a row is raised only when a score passes it by more than this many powers of two: until then
+// weights are at most 2^8, which costs no precision, and the sums need not be scaled.
+constexpr float kSlack = 8;
+
+template <int kD>
+__device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
+  constexpr AttentionShape kShape = kAttentionForwardShape<kD>;
+  constexpr int kRows = kShape.rows, kStep = kShape.step;
+  constexpr int kRowTiles = kRows / (16 * kWarps), kWarpRows = 16 * kRowTiles;
+  constexpr uint32_t kStepBytes = 2 * kStep * kD * 2;  // K and V
+  extern __shared__ __align__(128) unsigned char memory[];
+  const AttentionParams& p = args.op;
+  const int head = static_cast<int>(blockIdx.x % p.Hq), index = static_cast<int>(blockIdx.x / p.Hq);
+  if (index >= args.plan.counts[0]) return;
+  const AttentionTile tile = args.plan.queries[index];
+  const KeySteps<kStep> keys(tile, args.plan, p.segments);
+
+  const int64_t stride = (p.Hq + 2 * int64_t{p.Hkv}) * p.D;
+  const bf16* qkv = static_cast<const bf16*>(p.qkv);
+  const bf16* q = qkv + tile.first * stride + head * int64_t{p.D};
+  const bf16* k = qkv + (p.Hq + head / (p.Hq / p.Hkv)) * int64_t{p.D};
+  const int row_bytes = static_cast<int>(2 * stride);
+  const int64_t v_after_k = int64_t{2} * p.Hkv * p.D;  // bytes
+  const uint32_t q_tile = shared_address(memory), steps = q_tile + kRows * kD * 2;
+  const auto copy_step = [&](int step, int slot) {
+    keys.template copy<kD>(steps + slot * kStepBytes, k, row_bytes, v_after_k, step, p.D);
+    cp_async_commit();
+  };
+
+  copy_rows<kD, kRows>(q_tile, q, row_bytes, tile.rows, p.D);
+  int now = keys.visible(0);
+  copy_step(now, 0);
+
+  const int warp_row = warp_id() * kWarpRows;  // of the tile
+  const int first_seen = tile.prefix_rows + tile.first - tile.start + warp_row + 1;
+  const int last_seen = first_seen + min(kWarpRows, tile.rows - warp_row) - 1;
+  const float factor = p.scale * kLog2E;
+  float sums[kRowTiles][kD / 8][4] = {};
+  float top[kRowTiles][2], total[kRowTiles][2] = {};  // of rows g and g + 8; total: of this lane's columns
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) top[r][0] = top[r][1] = -INFINITY;
+
+  for (int slot = 0; now < keys.count(); slot ^= 1) {
+    const int next = keys.visible(now + 1);
+    cp_async_wait<0>();
+    __syncthreads();  // the step is here, and the slot of the one before is free
+    if (next < keys.count()) copy_step(next, slot ^ 1);
+    const int step = now;
+    now = next;
+    if (warp_row >= tile.rows || step * kStep >= last_seen) continue;  // nothing that this warp's rows see
+
+    const uint32_t k_tile = steps + slot * kStepBytes, v_tile = k_tile + kStepBytes / 2;
+    float scores[kRowTiles][kStep / 8][4] = {};
+    multiply_rows<kD, kStep, kRowTiles>(scores, k_tile, [&](int i, uint32_t(&a)[kRowTiles][4]) {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) load_a<kD>(a[r], q_tile, warp_row + 16 * r, i);
+    });
+    const bool by_window = keys.window_cuts(step);
+    if ((step + 1) * kStep > first_seen || by_window)
+      hide_keys<kStep, kRowTiles>(scores, keys, p.segments, step, first_seen, tile.first + warp_row,
+                                  tile.first + tile.rows - 1, by_window, -INFINITY);
+
+    float shrink[kRowTiles][2];
+    bool raised = false;
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float highest = -INFINITY;
+#pragma unroll
+        for (int j = 0; j < kStep / 8; ++j)
+          highest = fmaxf(highest, fmaxf(scores[r][j][2 * half], scores[r][j][2 * half + 1]));
+        highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
+        highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
+        const float before = top[r][half];
+        const bool raise = (highest - before) * factor > kSlack || (before == -INFINITY && highest > before);
+        shrink[r][half] = 1;
+        if (raise) {
+          top[r][half] = highest;
+          shrink[r][half] = exp2_fast((before - highest) * factor);
+          raised = true;
+        }
+        const float origin = top[r][half] == -INFINITY ? 0 : top[r][half] * factor;
+#pragma unroll
+        for (int j = 0; j < kStep / 8; ++j)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) scores[r][j][e] = exp2_fast(scores[r][j][e] * factor - origin);
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < kStep / 8; ++j) sum += scores[r][j][2 * half] + scores[r][j][2 * half + 1];
+        total[r][half] = total[r][half] * shrink[r][half] + sum;
+      }
+    if (__any_sync(~0u, raised)) {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+        for (int d = 0; d < kD / 8; ++d)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) sums[r][d][e] *= shrink[r][e / 2];
+    }
+    add_product<kD, kStep, kRowTiles>(sums, scores, v_tile);
+  }
+
+  if (warp_row >= tile.rows) return;
+  bf16* out = static_cast<bf16*>(p.out) + (tile.first * int64_t{p.Hq} + head) * p.D;
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float sum = total[r][half];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      inverse[half] = sum == 0 ? 0 : 1 / sum;
+      const int row = warp_row + 16 * r + 8 * half + lane_id() / 4;
+      if (lane_id() % 4 == 0 && row < tile.rows)
+        p.lse[head * p.T + tile.first + row] = top[r][half] * p.scale + logf(sum);
+    }
+    // The warp's queries are not needed any more: their place takes the result.
+    write_rows<kD>(
+        sums[r], q_tile, warp_row + 16 * r, p.D, [&](int half) { return inverse[half]; },
+        [&](int i) {
+          const int row = warp_row + 16 * r + i;
+          return row < tile.rows ? out + row * int64_t{p.Hq} * p.D : nullptr;
+        });
+  }
+}
+
+}  // namespace
+
+#define WESTWIND_KERNEL(D)                                                         \
+  extern "C" __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)          \
+      attention_fwd_bf16_d##D(const __grid_constant__ AttentionForwardArgs args) { \
+    forward<D>(args);                                                              \
+  }
+WESTWIND_KERNEL(16)
+WESTWIND_KERNEL(32)
+WESTWIND_KERNEL(64)
+WESTWIND_KERNEL(96)
+WESTWIND_KERNEL(128)
+WESTWIND_KERNEL(256)
