@@ -31,11 +31,13 @@ if (!existsSync(installed) || readFileSync(installed, 'utf8') !== lock) {
   writeFileSync(installed, lock)
 }
 const parallel = String(availableParallelism())
+const cuda = (process.env.WESTWIND_CUDA ?? 'auto').toUpperCase() // see native/cuda/kernels.cmake
 run('the native addon (needs CMake and a C++20 compiler)', process.execPath, [
   join(root, 'node_modules/cmake-js/bin/cmake-js'),
   'build',
   '--parallel',
   parallel,
+  `--CDWESTWIND_CUDA=${cuda}`,
   '--log-level',
   'warn',
 ])

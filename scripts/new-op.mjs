@@ -59,6 +59,51 @@ Status ${name}_backward(const ${Pascal}BackwardParams&) { return fail("${name}_b
 }  // namespace westwind::WESTWIND_ISA
 `,
 
+  [`native/cuda/kernels/${name}.cu`]: `// ${name}: HOW IT COMPUTES. Limited by WHAT. Contract: ops/${name}.h
+#include "common/vec.cuh"
+#include "ops/${name}.h"
+
+using namespace westwind;
+
+namespace {
+
+constexpr int kThreads = 256;
+
+template <class T>
+__device__ __forceinline__ void forward(const ${Pascal}Params& p) {
+  const T* x = static_cast<const T*>(p.x);
+  T* out = static_cast<T*>(p.out);
+  for (int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x; i < p.T * p.C; i += gridDim.x * int64_t{kThreads})
+    out[i] = from_f32<T>(to_f32(x[i]));  // write the formula here, then with load_vec and store_vec
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(kThreads) ${name}_fwd_f32(const __grid_constant__ ${Pascal}Params p) {
+  forward<float>(p);
+}
+extern "C" __global__ void __launch_bounds__(kThreads) ${name}_fwd_bf16(const __grid_constant__ ${Pascal}Params p) {
+  forward<bf16>(p);
+}
+`,
+
+  [`native/cuda/launch/${name}.cc`]: `#include "ops.h"
+#include "spread.h"
+
+namespace westwind::cuda {
+
+Status ${name}(Context& context, const ${Pascal}Params& p) {
+  if (p.T * p.C == 0) return {};
+  return context.launch(p.dtype == DType::kBf16 ? "${name}_fwd_bf16" : "${name}_fwd_f32", spread(context, p.T * p.C), p);
+}
+
+Status ${name}_backward(Context&, const ${Pascal}BackwardParams&) {
+  return fail("${name}_backward is not written yet");
+}
+
+}  // namespace westwind::cuda
+`,
+
   [`src/ops/${kebab}.ts`]: `import { native } from '../native/addon.js'
 import { empty, type Tensor } from '../tensor/tensor.js'
 import { checkArgs, floats } from './check.js'
@@ -203,10 +248,14 @@ Kept from forward: \`x\`. Say which arithmetic is f32 and where bf16 is rounded.
 
 Idea, limiting resource, and times with shape, machine and threads.
 
+## On the GPU
+
+How rows are spread over blocks, what limits it: bytes or operations.
+
 ## Where
 
-\`native/include/ops/${name}.h\` (contract), \`native/cpu/ops/${name}.cc\`, \`src/ops/${kebab}.ts\`,
-\`tests/ops/${kebab}.test.ts\`, \`tests/reference/${kebab}.ts\`.
+\`native/include/ops/${name}.h\` (contract), \`native/cpu/ops/${name}.cc\`, \`native/cuda/kernels/${name}.cu\`,
+\`native/cuda/launch/${name}.cc\`, \`src/ops/${kebab}.ts\`, \`tests/ops/${kebab}.test.ts\`, \`tests/reference/${kebab}.ts\`.
 `,
 }
 
@@ -316,6 +365,8 @@ written                                       fill in
       the formula and its derivative in float64 loops
   native/cpu/ops/${name}.cc
       the op, once for all instruction sets; compiled per set by CMake without further ado
+  native/cuda/kernels/${name}.cu, native/cuda/launch/${name}.cc
+      the kernels, and what chooses and launches them; the build embeds every .cu
   src/ops/${kebab}.ts
       checks that name every argument
   docs/kernels/${name}.md

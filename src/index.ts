@@ -11,7 +11,13 @@ export type { Message } from './data/conversation.js'
 export { readRows } from './data/read-rows.js'
 export type { Row } from './data/source.js'
 export { loadTokenizer, type Tokenizer, tokenizerFromFiles } from './data/tokenizer/tokenizer.js'
-export { cpuIsas, type Device, device, openCpu } from './device/device.js'
+export {
+  cpuIsas,
+  cudaDevices,
+  type Device,
+  device,
+  openCpu,
+} from './device/device.js'
 export { type ErrorCode, WestwindError } from './errors.js'
 export {
   type LogprobsOptions,
@@ -39,7 +45,7 @@ export {
   Model,
   type ModelDType,
 } from './model/model.js'
-export type { DeviceStats, MemoryTag } from './native/addon-types.js'
+export type { Cuda, CudaDevice, DeviceStats, MemoryTag } from './native/addon-types.js'
 export * as ops from './ops/index.js'
 export type { DpoConfig, Recipe, SftConfig } from './recipe/config.js'
 export { loadRecipe, parseRecipe } from './recipe/recipe.js'

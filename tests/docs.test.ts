@@ -16,7 +16,10 @@ const filesOf = (folder: string, pattern: RegExp) =>
 
 const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...filesOf('docs', /\.md$/)]
 const folders = ['src', 'native', 'scripts', 'bin', 'tests', 'examples', 'benchmarks']
-const sources = ['CMakeLists.txt', ...folders.flatMap((f) => filesOf(f, /\.(ts|mjs|js|cc|h)$/))]
+const sources = [
+  'CMakeLists.txt',
+  ...folders.flatMap((f) => filesOf(f, /\.(ts|mjs|js|cc|h|cu|cuh|cmake)$/)),
+]
 
 /** Fenced blocks of a page in one of these languages. */
 function blocks(page: string, ...languages: string[]): string[] {
@@ -96,6 +99,8 @@ describe('pages', () => {
     for (const [, names] of code.matchAll(/const \{([A-Z0-9_, ]+)\} = process\.env/g)) {
       for (const name of names!.split(',')) used.add(name.trim())
     }
+    for (const [, name] of code.matchAll(/\bgetenv\("(\w+)"\)/g)) used.add(name!)
+    for (const [, name] of code.matchAll(/\bHINTS (?:.*)ENV (\w+) ENV (\w+)/g)) used.add(name!)
     const rows = read('docs/environment.md').matchAll(/^\| `([A-Z0-9_]+)` \|/gm)
     const documented = [...rows].map(([, name]) => name!)
     expect([...used].sort()).toEqual(documented.sort())

@@ -23,6 +23,7 @@ TensorRef Args::read_tensor(Napi::Value value, size_t i, int64_t elements) {
   Device* device = tensor.storage->device.get();
   if (device_ != nullptr && device != device_) wrong(i, "is on another device");
   device_ = device;
+  if (const auto& recording = device->stream.recording()) recording->storages.push_back(tensor.storage);
   if (tensor.numel < elements) wrong(i, "has too few elements");
   return {tensor.data(), tensor.numel, tensor.dtype};
 }

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "cpu_backend.h"
+#include "cuda_backend.h"
 #include "tensor_wrap.h"
 
 namespace westwind {
@@ -55,29 +56,50 @@ Isa find_isa(Napi::Env env, const std::string& name) {
   return best;
 }
 
+// new Device('cpu', isa, threads)
+std::unique_ptr<Backend> open_cpu(const Napi::CallbackInfo& info) {
+  const std::string isa = info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "";
+  const double threads = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : default_threads();
+  if (!(threads >= 1 && threads <= 4096)) throw Napi::Error::New(info.Env(), "threads must be 1 to 4096");
+  return make_cpu_backend(find_isa(info.Env(), isa), static_cast<int>(threads));
+}
+
+// new Device('cuda', '', ordinal)
+std::unique_ptr<Backend> open_cuda(const Napi::CallbackInfo& info) {
+  const double ordinal = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : 0;
+  if (!(ordinal >= 0 && ordinal <= 1024)) throw Napi::Error::New(info.Env(), "no such GPU");
+  std::string why;
+  auto backend = make_cuda_backend(static_cast<int>(ordinal), &why);
+  if (!backend) throw Napi::Error::New(info.Env(), why);
+  return backend;
+}
+
 }  // namespace
 
 DeviceWrap::DeviceWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeviceWrap>(info) {
   const Napi::Env env = info.Env();
   const std::string kind = info[0].IsString() ? info[0].As<Napi::String>().Utf8Value() : "";
-  if (kind != "cpu") throw Napi::Error::New(env, "no such device: '" + kind + "'");
-  const std::string isa = info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : "";
-  const double threads = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : default_threads();
-  if (!(threads >= 1 && threads <= 4096)) throw Napi::Error::New(env, "threads must be 1 to 4096");
-  const Isa chosen = find_isa(env, isa);
-  device = std::make_shared<Device>(make_cpu_backend(chosen, static_cast<int>(threads)));
-  settle_ =
-      Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "westwind", 0, 1);
+  if (kind == "cpu") {
+    device = std::make_shared<Device>(open_cpu(info));
+  } else if (kind == "cuda") {
+    device = std::make_shared<Device>(open_cuda(info));
+  } else {
+    throw Napi::Error::New(env, "no such device: '" + kind + "'");
+  }
+  settle_ = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "westwind",
+                                          0, 1, [gone = settle_gone_](Napi::Env) { *gone = true; });
   settle_.Unref(env);
   Napi::Object self = info.This().As<Napi::Object>();
   self.TypeTag(&kDeviceTag);
-  self.Set("isa", name_of(chosen));
-  self.Set("threads", threads);
+  const Facts facts = device->backend->facts();
+  self.Set("isa", facts.kind);
+  self.Set("units", static_cast<double>(facts.units));
+  self.Set("product", facts.name);
   self.Set("capacity", static_cast<double>(device->backend->capacity()));
 }
 
 DeviceWrap::~DeviceWrap() {
-  if (device) settle_.Release();
+  if (device && !*settle_gone_) settle_.Release();
 }
 
 Napi::Value DeviceWrap::wait(Napi::Env env, DeviceWrap& device, const JobLabel& label, int64_t bytes,
@@ -85,6 +107,7 @@ Napi::Value DeviceWrap::wait(Napi::Env env, DeviceWrap& device, const JobLabel& 
   std::unique_ptr<char[]> copy(bytes < 0 ? nullptr : new (std::nothrow) char[static_cast<size_t>(bytes)]);
   if (bytes >= 0 && copy == nullptr)
     throw Napi::RangeError::New(env, "no memory for a copy of " + std::to_string(bytes) + " bytes");
+  if (device.device->stream.recording()) throw Napi::Error::New(env, "waiting cannot be recorded");
   auto deferred = Napi::Promise::Deferred::New(env);
   const Napi::Promise promise = deferred.Promise();
   auto* settlement = new Settlement{deferred, std::move(copy), bytes, {}, Napi::Persistent(device.Value()), nullptr};
@@ -132,6 +155,59 @@ Napi::Value DeviceWrap::Synchronize(const Napi::CallbackInfo& info) {
   return wait(info.Env(), *this, {"synchronize"}, -1, nullptr);
 }
 
+// record(): what ops enqueue from here on joins a recording, until endRecord(), which gives its number.
+void DeviceWrap::Record(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  if (device->stream.recording()) throw Napi::Error::New(info.Env(), "a recording is under way");
+  device->stream.record(std::make_shared<Recording>());
+}
+
+Napi::Value DeviceWrap::EndRecord(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  const std::shared_ptr<Recording> made = device->stream.recording();
+  if (!made) throw Napi::Error::New(info.Env(), "nothing is being recorded");
+  device->stream.record(nullptr);
+  const int64_t number = device->recordings.empty() ? 0 : device->recordings.rbegin()->first + 1;
+  device->recordings[number] = made;
+  return Napi::Number::New(info.Env(), static_cast<double>(number));
+}
+
+// replay(number): enqueues all of a recording, as one job.
+void DeviceWrap::Replay(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  const auto found = device->recordings.find(info[0].IsNumber() ? info[0].As<Napi::Number>().Int64Value() : -1);
+  if (found == device->recordings.end()) throw Napi::Error::New(info.Env(), "there is no such recording");
+  if (device->stream.recording()) throw Napi::Error::New(info.Env(), "a recording cannot be part of another");
+  device->stream.enqueue({"replay", {{"ops", static_cast<int64_t>(found->second->jobs.size())}}},
+                         [recording = found->second](Backend& backend) {
+                           return backend.run_again(recording->jobs, recording->compiled);
+                         });
+}
+
+// forget(number): gives back what a recording held.
+void DeviceWrap::Forget(const Napi::CallbackInfo& info) {
+  if (!device || !info[0].IsNumber()) return;
+  const auto found = device->recordings.find(info[0].As<Napi::Number>().Int64Value());
+  if (found == device->recordings.end()) return;
+  found->second->storages.clear();
+  device->stream.enqueue_always([recording = found->second](Backend&) { recording->compiled.reset(); });
+  device->recordings.erase(found);
+}
+
+// mark(which): enqueues noting the time as mark 0 or 1.
+void DeviceWrap::Mark(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  const int which = info[0].IsNumber() && info[0].As<Napi::Number>().DoubleValue() == 1 ? 1 : 0;
+  device->stream.enqueue({"mark"}, [which](Backend& backend) { return backend.mark(which); });
+}
+
+// betweenMarks(): a promise for the milliseconds from mark 0 to mark 1, as one f64.
+Napi::Value DeviceWrap::BetweenMarks(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  return wait(info.Env(), *this, {"mark"}, sizeof(double),
+              [](Backend& backend, void* to) { return backend.between_marks(static_cast<double*>(to)); });
+}
+
 Napi::Value DeviceWrap::Stats(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!device) throw Napi::Error::New(env, "the device is disposed");
@@ -145,6 +221,7 @@ Napi::Value DeviceWrap::Stats(const Napi::CallbackInfo& info) {
   out.Set("peak", peak);
   out.Set("liveBytes", static_cast<double>(stats.live_bytes));
   out.Set("peakBytes", static_cast<double>(stats.peak_bytes));
+  out.Set("workspaceBytes", static_cast<double>(device->backend->workspace_bytes()));
   out.Set("reservedBytes", static_cast<double>(stats.reserved_bytes));
   out.Set("liveTensors", static_cast<double>(stats.live_blocks));
   out.Set("deviceAllocations", static_cast<double>(stats.device_allocations));
@@ -158,17 +235,29 @@ void DeviceWrap::ResetPeak(const Napi::CallbackInfo&) {
 
 void DeviceWrap::Dispose(const Napi::CallbackInfo&) {
   if (!device) return;
+  for (auto& [number, recording] : device->recordings) {
+    recording->storages.clear();  // they hold the device
+    device->stream.enqueue_always([recording = recording](Backend&) { recording->compiled.reset(); });
+  }
+  device->recordings.clear();
+  device->stream.record(nullptr);
   device.reset();  // tensors that are still alive keep the memory until they go
   settle_.Release();
 }
 
 Napi::Function define_device(Napi::Env env) {
-  return DeviceWrap::DefineClass(env, "Device",
-                                 {DeviceWrap::InstanceMethod<&DeviceWrap::Empty>("empty"),
-                                  DeviceWrap::InstanceMethod<&DeviceWrap::Synchronize>("synchronize"),
-                                  DeviceWrap::InstanceMethod<&DeviceWrap::Stats>("stats"),
-                                  DeviceWrap::InstanceMethod<&DeviceWrap::ResetPeak>("resetPeak"),
-                                  DeviceWrap::InstanceMethod<&DeviceWrap::Dispose>("dispose")});
+  return DeviceWrap::DefineClass(
+      env, "Device",
+      {DeviceWrap::InstanceMethod<&DeviceWrap::Empty>("empty"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::Synchronize>("synchronize"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::Record>("record"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::EndRecord>("endRecord"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::Replay>("replay"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::Forget>("forget"), DeviceWrap::InstanceMethod<&DeviceWrap::Mark>("mark"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::BetweenMarks>("betweenMarks"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::Stats>("stats"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::ResetPeak>("resetPeak"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::Dispose>("dispose")});
 }
 
 }  // namespace westwind

@@ -6,7 +6,7 @@
 
 namespace westwind {
 
-// new Device('cpu', { isa, threads }): the JavaScript side of a device.
+// new Device('cpu', isa, threads) or new Device('cuda', '', ordinal): the JavaScript side of a device.
 class DeviceWrap : public Napi::ObjectWrap<DeviceWrap> {
  public:
   explicit DeviceWrap(const Napi::CallbackInfo& info);
@@ -22,11 +22,19 @@ class DeviceWrap : public Napi::ObjectWrap<DeviceWrap> {
   friend Napi::Function define_device(Napi::Env env);
   Napi::Value Empty(const Napi::CallbackInfo& info);
   Napi::Value Synchronize(const Napi::CallbackInfo& info);
+  void Record(const Napi::CallbackInfo& info);
+  Napi::Value EndRecord(const Napi::CallbackInfo& info);
+  void Replay(const Napi::CallbackInfo& info);
+  void Forget(const Napi::CallbackInfo& info);
+  void Mark(const Napi::CallbackInfo& info);
+  Napi::Value BetweenMarks(const Napi::CallbackInfo& info);
   Napi::Value Stats(const Napi::CallbackInfo& info);
   void ResetPeak(const Napi::CallbackInfo& info);
   void Dispose(const Napi::CallbackInfo& info);
 
   Napi::ThreadSafeFunction settle_;  // keeps the process alive only while something waits
+  // Whether the environment, going away, has deleted settle_: it does so before it deletes this.
+  std::shared_ptr<bool> settle_gone_ = std::make_shared<bool>(false);
   int waiting_ = 0;
 };
 

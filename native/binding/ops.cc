@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "args.h"
+#include "cuda_backend.h"
 
 namespace westwind {
 namespace {
@@ -33,9 +34,7 @@ void require_float(Napi::Env env, const TensorRef& x) {
   if (x.dtype == DType::kI32) throw Napi::TypeError::New(env, "expected f32 or bf16");
 }
 
-// gemm(a, b, c, M, N, K, lda, ldb, ldc, transA, transB, alpha, beta)
-void Gemm(const Info& info) {
-  Args args(info);
+GemmParams gemm_params(const Info& info, Args& args) {
   GemmParams p{};
   p.M = args.size(3), p.N = args.size(4), p.K = args.size(5);
   p.lda = args.size(6), p.ldb = args.size(7), p.ldc = args.size(8);
@@ -50,7 +49,24 @@ void Gemm(const Info& info) {
   for (const TensorRef& x : {a, b, c}) require_float(info.Env(), x);
   p.a = a.data, p.b = b.data, p.c = c.data;
   p.a_type = a.dtype, p.b_type = b.dtype, p.c_type = c.dtype;
+  return p;
+}
+
+// gemm(a, b, c, M, N, K, lda, ldb, ldc, transA, transB, alpha, beta)
+void Gemm(const Info& info) {
+  Args args(info);
+  const GemmParams p = gemm_params(info, args);
   enqueue(args, {"gemm", {{"M", p.M}, {"N", p.N}, {"K", p.K}}}, &Backend::gemm, p);
+}
+
+// cublasLtGemm(...): the same, by NVIDIA's library; throws where the machine has none.
+void CublasLtGemm(const Info& info) {
+  const std::string missing = cublaslt_missing();
+  if (!missing.empty()) throw Napi::Error::New(info.Env(), missing);
+  Args args(info);
+  const GemmParams p = gemm_params(info, args);
+  args.device().stream.enqueue({"cublasLtGemm", {{"M", p.M}, {"N", p.N}, {"K", p.K}}},
+                               [p](Backend& backend) { return cublaslt_gemm(backend, p); });
 }
 
 // rmsNorm(x, residual|null, weight, sum|null, y, rstd, T, C, eps)
@@ -449,6 +465,7 @@ void export_ops(Napi::Env env, Napi::Object exports) {
     void (*call)(const Napi::CallbackInfo&);
   } kOps[] = {
       {"gemm", Gemm},
+      {"cublasLtGemm", CublasLtGemm},
       {"rmsNorm", RmsNorm},
       {"rmsNormBackward", RmsNormBackward},
       {"rope", Rope},

@@ -81,6 +81,7 @@ void TensorWrap::Write(const Napi::CallbackInfo& info) {
   const int64_t bytes = numel * size_of(dtype);
   if (static_cast<int64_t>(array.ByteLength()) != bytes)
     throw Napi::RangeError::New(info.Env(), "write(): wrong length");
+  if (storage->device->stream.recording()) throw Napi::Error::New(info.Env(), "write() cannot be recorded");
   const char* source = static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
   const std::shared_ptr<char[]> copy(new (std::nothrow) char[static_cast<size_t>(bytes)]);
   if (copy == nullptr)
@@ -96,6 +97,7 @@ void TensorWrap::Load(const Napi::CallbackInfo& info) {
   check_alive();
   if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "load() takes a path");
   const std::string path = info[0].As<Napi::String>().Utf8Value();
+  if (storage->device->stream.recording()) throw Napi::Error::New(info.Env(), "load() cannot be recorded");
   const int64_t from = integer(info, 1, 0, int64_t{1} << 52);
   const auto type = static_cast<FileType>(integer(info, 2, 0, 3));
   storage->device->stream.enqueue({"load"},

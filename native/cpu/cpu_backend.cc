@@ -1,9 +1,12 @@
 #include "cpu_backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <chrono>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -37,7 +40,12 @@ class CpuBackend final : public Backend {
 #endif
   }
 
+  Facts facts() const override { return {name_of(isa_), threads_, ""}; }
+
   void* allocate(int64_t bytes) override {
+#ifdef WESTWIND_SANITIZE
+    return malloc(static_cast<size_t>(bytes));  // bounds to the byte
+#endif
     void* memory =
         mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return nullptr;
@@ -46,8 +54,14 @@ class CpuBackend final : public Backend {
 #endif
     return memory;
   }
-  void release(void* memory, int64_t bytes) override { munmap(memory, static_cast<size_t>(bytes)); }
+  void release(void* memory, int64_t bytes) override {
+#ifdef WESTWIND_SANITIZE
+    return free(memory);
+#endif
+    munmap(memory, static_cast<size_t>(bytes));
+  }
   int64_t capacity() const override { return capacity_; }
+  int64_t workspace_bytes() const override { return 0; }  // of each thread: not counted
 
   Status copy_in(void* to, const void* host, int64_t bytes) override {
     if (bytes > 0) memcpy(to, host, static_cast<size_t>(bytes));  // memory of no bytes may be null
@@ -58,6 +72,14 @@ class CpuBackend final : public Backend {
     return {};
   }
   Status wait() override { return {}; }
+  Status mark(int which) override {
+    marks_[which] = std::chrono::steady_clock::now();
+    return {};
+  }
+  Status between_marks(double* ms) override {
+    *ms = std::chrono::duration<double, std::milli>(marks_[1] - marks_[0]).count();
+    return {};
+  }
 
 #ifdef WESTWIND_HAS_AVX2
 #define WESTWIND_DISPATCH(name, Params)               \
@@ -77,6 +99,7 @@ class CpuBackend final : public Backend {
   const Isa isa_;
   const int threads_;
   const int64_t capacity_;
+  std::chrono::steady_clock::time_point marks_[2];
 };
 
 }  // namespace

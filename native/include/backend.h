@@ -1,6 +1,11 @@
 // What a device can do: memory, copies, and one function per op. Ops and copies are called from the device's one stream
 // thread only; allocate and release from any thread. Contracts: ops/<op>.h.
 #pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "ops/attention.h"
 #include "ops/decode.h"
 #include "ops/elementwise.h"
@@ -46,16 +51,39 @@ namespace westwind {
   op(sample, SampleParams)
 // clang-format on
 
+// What a device computes with.
+struct Facts {
+  std::string kind;   // the instruction set: avx2, sm_90
+  int64_t units = 0;  // threads of a CPU, multiprocessors of a GPU
+  std::string name;   // of the product; empty for the CPU
+};
+
+class Backend;
+
+// Ops that were enqueued once, with their names for errors, to be run again as they are.
+struct RecordedJob {
+  std::string label;
+  std::function<Status(Backend&)> work;
+};
+using RecordedJobs = std::vector<RecordedJob>;
+
 class Backend {
  public:
   virtual ~Backend() = default;
+  virtual Facts facts() const = 0;
   virtual void start_stream_thread() = 0;     // called once, on the stream thread, before any op
   virtual void* allocate(int64_t bytes) = 0;  // null: out of memory
   virtual void release(void* memory, int64_t bytes) = 0;
-  virtual int64_t capacity() const = 0;  // bytes the device has in all
+  virtual int64_t capacity() const = 0;         // bytes the device has in all
+  virtual int64_t workspace_bytes() const = 0;  // working memory of the ops, beside what allocate() gave
   virtual Status copy_in(void* to, const void* host, int64_t bytes) = 0;
   virtual Status copy_out(void* host, const void* from, int64_t bytes) = 0;
   virtual Status wait() = 0;  // until all enqueued work of the device is done
+  // The device's own clock: notes the moment when all work before is done, as mark 0 or 1; then what lies between them.
+  virtual Status mark(int which) = 0;
+  virtual Status between_marks(double* ms) = 0;  // waits
+  // Runs the jobs again; each has run before. A backend may keep in `compiled` what makes the next time quicker.
+  virtual Status run_again(const RecordedJobs& jobs, std::shared_ptr<void>& compiled);
 #define WESTWIND_DECLARE(name, Params) virtual Status name(const Params& p) = 0;
   WESTWIND_OPS(WESTWIND_DECLARE)
 #undef WESTWIND_DECLARE

@@ -5,6 +5,7 @@ namespace westwind {
 
 struct Status {
   bool ok = true;
+  bool late = false;  // some op before this one went wrong, and the device tells only now
   char message[240] = {};
 };
 

@@ -123,7 +123,10 @@ std::string Allocator::out_of_memory(int64_t bytes, Tag tag) const {
   for (int i = 0; i < kTags; ++i) {
     text += std::string(i ? ", " : "") + name_of(static_cast<Tag>(i)) + " " + megabytes(stats_.live[i]);
   }
-  return text + ")";
+  text += "), cached " + megabytes(stats_.reserved_bytes - stats_.live_bytes);
+  const int64_t working = backend_.workspace_bytes();
+  if (working > 0) text += ", working memory of the ops " + megabytes(working);
+  return text;
 }
 
 }  // namespace westwind

@@ -1,5 +1,6 @@
 // A device of one JavaScript environment: backend, allocator, stream; and the storage that its tensors share.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,7 @@ class Device {
   Allocator allocator;
   Stream stream;          // last: its thread ends before the memory goes
   int64_t forgotten = 0;  // tensors that the garbage collector had to dispose
+  std::map<int64_t, std::shared_ptr<Recording>> recordings;
 };
 
 // Device memory, given back when the last tensor over it is disposed.
@@ -29,10 +31,11 @@ class Storage {
   char* data() const { return data_; }
 
  private:
-  Storage(std::shared_ptr<Device> owner, Block* block, char* data)
-      : device(std::move(owner)), block_(block), data_(data) {}
+  Storage(std::shared_ptr<Device> owner, Block* block, char* data, int64_t own_bytes)
+      : device(std::move(owner)), block_(block), data_(data), own_bytes_(own_bytes) {}
   Block* const block_;
   char* const data_;
+  const int64_t own_bytes_;  // -1: a piece of the cached block
 };
 
 }  // namespace westwind

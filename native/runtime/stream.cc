@@ -1,6 +1,9 @@
 #include "stream.h"
 
 namespace westwind {
+namespace {
+constexpr size_t kTold = 8;  // ops that an error names which the device told late
+}
 
 std::string JobLabel::text() const {
   std::string out = op;
@@ -35,18 +38,66 @@ void Stream::push(Job job) {
   wake_.notify_one();
 }
 
+Status Backend::run_again(const RecordedJobs& jobs, std::shared_ptr<void>&) {
+  for (const RecordedJob& job : jobs) {
+    const Status status = job.work(*this);
+    if (!status.ok) return fail("%s: %s", job.label.c_str(), status.message);
+  }
+  return {};
+}
+
 void Stream::enqueue(const JobLabel& label, std::function<Status(Backend&)> work) {
-  push({label, std::move(work), nullptr});
+  if (recording_) recording_->jobs.push_back({label.text(), work});
+  push({label, std::move(work), nullptr, nullptr});
+}
+
+void Stream::enqueue_always(std::function<void(Backend&)> work) {
+  push({{"release"}, nullptr, nullptr, std::move(work)});
 }
 
 void Stream::enqueue_wait(const JobLabel& label, std::function<Status(Backend&)> work,
                           std::function<void(const std::string&)> done) {
-  push({label, std::move(work), std::move(done)});
+  push({label, std::move(work), std::move(done), nullptr});
 }
 
 void Stream::drain() {
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return jobs_.empty() && !busy_; });
+}
+
+// What went wrong, and where as far as it is known.
+std::string Stream::told(const JobLabel& label, const Status& status) const {
+  if (!status.late || unproven_.empty()) return label.text() + ": " + status.message;
+  const size_t first = unproven_.size() > kTold ? unproven_.size() - kTold : 0;
+  std::string after = first > 0 ? "…" : "";
+  for (size_t i = first; i < unproven_.size(); ++i) {
+    if (!after.empty()) after += ", ";
+    after += unproven_[i].text();
+  }
+  return std::string(status.message) + ", seen at " + label.text() + " after " + after +
+         ". WESTWIND_SYNC=1 shows which; the device cannot be used any more in this process.";
+}
+
+void Stream::run_job(Job& job) {
+  if (job.always) job.always(backend_);
+  if (error_.empty() && (job.work || job.done)) {
+    Status status = job.work ? job.work(backend_) : Status{};
+    if (status.ok && job.done) {
+      status = backend_.wait();
+      if (status.ok) unproven_.clear();
+    }
+    if (!status.ok) {
+      error_ = told(job.label, status);
+    } else if (!job.done) {
+      if (unproven_.size() > 4 * kTold) unproven_.erase(unproven_.begin(), unproven_.end() - kTold - 1);
+      unproven_.push_back(job.label);
+    }
+  }
+  if (!job.done) return;
+  const std::string error = std::move(error_);
+  error_.clear();
+  unproven_.clear();
+  job.done(error);
 }
 
 void Stream::run() {
@@ -63,18 +114,10 @@ void Stream::run() {
       jobs_.pop_front();
       busy_ = true;
     }
-    if (error_.empty() && job.work) {
-      Status status = job.work(backend_);
-      if (status.ok && job.done) status = backend_.wait();
-      if (!status.ok) error_ = job.label.text() + ": " + status.message;
-    }
-    if (job.done) {
-      const std::string error = std::move(error_);
-      error_.clear();
-      job.done(error);
-    }
+    run_job(job);
   }
   for (Job& job : jobs_) {  // nothing is pushed any more: the owner is in the destructor
+    if (job.always) job.always(backend_);
     if (job.done) job.done(job.label.text() + ": the device was disposed before this ran");
   }
 }

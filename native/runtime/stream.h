@@ -7,8 +7,10 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "backend.h"
+#include "recording.h"
 
 namespace westwind {
 
@@ -35,6 +37,11 @@ class Stream {
   // forgotten then. `work` runs first if there is no error.
   void enqueue_wait(const JobLabel& label, std::function<Status(Backend&)> work,
                     std::function<void(const std::string& error)> done);
+  // Runs `work` after everything before it, error or not: to give memory back.
+  void enqueue_always(std::function<void(Backend&)> work);
+  // From here on, what is enqueued joins the recording too; null: no more.
+  void record(std::shared_ptr<Recording> recording) { recording_ = std::move(recording); }
+  const std::shared_ptr<Recording>& recording() const { return recording_; }
   // Blocks the caller until the stream is idle; errors stay kept.
   void drain();
 
@@ -43,16 +50,22 @@ class Stream {
     JobLabel label;
     std::function<Status(Backend&)> work;
     std::function<void(const std::string&)> done;
+    std::function<void(Backend&)> always;
   };
   void push(Job job);
   void run();
+  void run_job(Job& job);
+  std::string told(const JobLabel& label, const Status& status) const;
 
   Backend& backend_;
+  std::shared_ptr<Recording> recording_;  // of the thread that enqueues
   std::mutex mutex_;
   std::condition_variable wake_, idle_;
   std::deque<Job> jobs_;
   bool busy_ = false, stop_ = false;
-  std::string error_;  // of the stream thread alone
+  // Of the stream thread alone:
+  std::string error_;
+  std::vector<JobLabel> unproven_;  // ran since the device last said that all was well
   std::thread thread_;
 };
 

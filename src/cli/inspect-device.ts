@@ -1,5 +1,6 @@
 import { cpus } from 'node:os'
-import { cpuIsas, device as openDevice } from '../device/device.js'
+import { cpuIsas, cudaDevices, cudaVersion, device as openDevice } from '../device/device.js'
+import type { CudaDevice } from '../native/addon-types.js'
 import { version } from '../version.js'
 import type { Register } from './context.js'
 import { withDevice } from './options.js'
@@ -12,14 +13,17 @@ export const addInspectDevice: Register = (inspect, { stdout }) => {
     .option('--json', 'as a JSON object')
   withDevice(command).action((flags: { device: string; json?: true }) => {
     const on = openDevice(flags.device)
+    const { devices, driverVersion, missing } = cudaDevices()
     const facts = {
       device: on.name,
-      processor: cpus()[0]?.model.trim() ?? 'unknown',
+      processor: on.product || (cpus()[0]?.model.trim() ?? 'unknown'),
       instructions: on.isa,
-      available: cpuIsas(),
-      threads: on.threads,
+      units: on.units,
       memoryBytes: on.capacity,
-      cuda: 'not in this build',
+      available: cpuIsas(),
+      cudaDriver: driverVersion > 0 ? cudaVersion(driverVersion) : null,
+      cuda: devices,
+      cudaMissing: missing || null,
       node: process.version,
       westwind: version,
     }
@@ -27,7 +31,25 @@ export const addInspectDevice: Register = (inspect, { stdout }) => {
       stdout.write(`${JSON.stringify(facts)}\n`)
       return
     }
-    const { memoryBytes, available, ...rest } = facts
-    stdout.write(table({ ...rest, available: available.join(', '), memory: bytes(memoryBytes) }))
+    const { memoryBytes, available, cuda, cudaDriver, cudaMissing, ...rest } = facts
+    const rows = Object.fromEntries(
+      cuda.map((gpu, i) => [
+        `cuda:${i}`,
+        `${describe(gpu)}, runs ${gpu.image || 'nothing of this build'}`,
+      ]),
+    )
+    stdout.write(
+      table({
+        ...rest,
+        memory: bytes(memoryBytes),
+        'cpu instructions': available.join(', '),
+        'cuda driver': cudaMissing ?? `CUDA ${cudaDriver}`,
+        ...rows,
+      }),
+    )
   })
+}
+
+function describe({ name, arch, memoryBytes, sms }: CudaDevice): string {
+  return `${name}, sm_${arch}, ${bytes(memoryBytes)}, ${sms} multiprocessors`
 }

@@ -2,6 +2,7 @@ import { type Check, fields, integer, optional, text } from '../arguments.js'
 import { refuse, show, WestwindError } from '../errors.js'
 import { native } from '../native/addon.js'
 import {
+  type Cuda,
   type DeviceHandle,
   type DeviceStats,
   type MemoryTag,
@@ -16,12 +17,14 @@ import { type DType, dtypeBytes, dtypeCode } from '../tensor/dtype.js'
  * enqueued work is kept and thrown by the next wait, naming the op and its sizes.
  */
 export class Device {
-  /** 'cpu'. */
+  /** 'cpu' or 'cuda:N'. */
   readonly name: string
-  /** The instruction set in use on a CPU: portable, avx2 or avx512. */
+  /** The instruction set in use: portable, avx2 or avx512 on a CPU, sm_80, sm_90, … on a GPU. */
   readonly isa: string
-  /** Threads that compute. */
-  readonly threads: number
+  /** Threads of a CPU, multiprocessors of a GPU. */
+  readonly units: number
+  /** Name of the GPU; empty for the CPU. */
+  readonly product: string
   /** Bytes the device has in all. */
   readonly capacity: number
   #handle: DeviceHandle | undefined
@@ -30,7 +33,8 @@ export class Device {
   constructor(name: string, handle: DeviceHandle) {
     this.name = name
     this.isa = handle.isa
-    this.threads = handle.threads
+    this.units = handle.units
+    this.product = handle.product
     this.capacity = handle.capacity
     this.#handle = handle
   }
@@ -65,6 +69,37 @@ export class Device {
     await asDeviceError(this.name, () => handle.synchronize())
   }
 
+  /**
+   * Milliseconds that the device needs for what `work` enqueues, by its own clock, without the time it takes
+   * to enqueue where the device is the slower one. One at a time.
+   */
+  async time(work: () => void): Promise<number> {
+    const handle = this.#alive()
+    if (typeof work !== 'function') refuse('Device.time: work', 'a function', work)
+    handle.mark(0)
+    work()
+    handle.mark(1)
+    const ms = await asDeviceError(this.name, () => handle.betweenMarks())
+    return new Float64Array(ms)[0]!
+  }
+
+  /**
+   * @internal Runs `work`, which enqueues ops and nothing else (no write, no read), and keeps what it
+   * enqueued, to be replayed on the same tensors with other contents. The tensors stay where they are until
+   * the recording is disposed, also those that `work` disposed.
+   */
+  record(work: () => void): Recording {
+    const handle = this.#alive()
+    handle.record()
+    try {
+      work()
+    } catch (error) {
+      handle.forget(handle.endRecord())
+      throw error
+    }
+    return new Recording(handle, handle.endRecord())
+  }
+
   /** Memory, live and at its peak, by tag; in bytes. */
   stats(): DeviceStats {
     return this.#alive().stats()
@@ -86,6 +121,12 @@ export class Device {
     this.dispose()
   }
 
+  /** What it computes with, in words: `avx2, 2 threads`, `NVIDIA H100, sm_90, 132 multiprocessors`. */
+  get description(): string {
+    if (this.name === 'cpu') return `${this.isa}, ${this.units} threads`
+    return `${this.product}, ${this.isa}, ${this.units} multiprocessors`
+  }
+
   toString(): string {
     return this.name
   }
@@ -93,6 +134,33 @@ export class Device {
   #alive(): DeviceHandle {
     if (!this.#handle) throw new WestwindError('ERR_DISPOSED', `device ${this.name} is disposed`)
     return this.#handle
+  }
+}
+
+/** @internal Ops that were enqueued once and can be enqueued again, all in one. Dispose it. */
+export class Recording {
+  readonly #handle: DeviceHandle
+  #number: number | undefined
+
+  constructor(handle: DeviceHandle, number: number) {
+    this.#handle = handle
+    this.#number = number
+  }
+
+  /** Enqueues the ops once more. */
+  replay(): void {
+    if (this.#number === undefined) throw new WestwindError('ERR_DISPOSED', 'recording is disposed')
+    this.#handle.replay(this.#number)
+  }
+
+  /** Gives back the memory of its tensors. A second call does nothing. */
+  dispose(): void {
+    if (this.#number !== undefined) this.#handle.forget(this.#number)
+    this.#number = undefined
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
   }
 }
 
@@ -138,16 +206,12 @@ export function device(name = 'auto'): Device {
       `device must be auto, cpu, cuda or cuda:N, got ${typeof name === 'string' ? `'${name}'` : show(name)}`,
     )
   }
-  if (name.startsWith('cuda')) {
-    throw new WestwindError(
-      'ERR_DEVICE',
-      `device ${name}: this version of westwind has no CUDA backend. Use --device cpu.`,
-    )
-  }
-  const existing = open.get('cpu')
+  const wanted = name === 'auto' ? (cudaDevices().devices.length > 0 ? 'cuda' : 'cpu') : name
+  const full = wanted === 'cuda' ? 'cuda:0' : wanted
+  const existing = open.get(full)
   if (existing) return existing
-  const made = openCpu()
-  open.set('cpu', made)
+  const made = full === 'cpu' ? openCpu() : openCuda(Number(full.slice('cuda:'.length)))
+  open.set(full, made)
   return made
 }
 
@@ -180,6 +244,31 @@ export function openCpu(options: CpuOptions = {}): Device {
   } catch (cause) {
     throw new WestwindError('ERR_DEVICE', `device cpu: ${reason(cause)}`, { cause })
   }
+}
+
+/**
+ * A GPU as a device of its own, with its own stream and memory.
+ *
+ * @param ordinal number of the GPU, as the driver counts
+ * @throws ERR_DEVICE when there is no such GPU, no driver, or no kernels for it
+ */
+export function openCuda(ordinal = 0): Device {
+  const addon = native()
+  try {
+    return new Device(`cuda:${ordinal}`, new addon.Device('cuda', '', ordinal))
+  } catch (cause) {
+    throw new WestwindError('ERR_DEVICE', `device cuda:${ordinal}: ${reason(cause)}`, { cause })
+  }
+}
+
+/** The GPUs of this machine, or in `missing` the reason why there are none. Opens none of them. */
+export function cudaDevices(): Cuda {
+  return native().cuda()
+}
+
+/** @internal The driver's number in words: 12040 is 12.4. */
+export function cudaVersion(driver: number): string {
+  return `${Math.floor(driver / 1000)}.${Math.floor((driver % 1000) / 10)}`
 }
 
 /** The instruction sets that this machine can run, the best one last. */

@@ -17,6 +17,8 @@ export interface DeviceStats {
   peak: Record<MemoryTag, number>
   liveBytes: number
   peakBytes: number
+  /** Bytes of working memory that the ops of a GPU keep between calls, beside the tensors. */
+  workspaceBytes: number
   /** Bytes taken from the system, in use or cached. */
   reservedBytes: number
   liveTensors: number
@@ -28,13 +30,66 @@ export interface DeviceStats {
 
 export interface DeviceHandle {
   readonly isa: string
-  readonly threads: number
+  readonly units: number
+  readonly product: string
   readonly capacity: number
   empty(dtype: number, numel: number, tag: number): TensorHandle
   synchronize(): Promise<void>
+  record(): void
+  endRecord(): number
+  replay(recording: number): void
+  forget(recording: number): void
+  mark(which: 0 | 1): void
+  betweenMarks(): Promise<ArrayBuffer>
   stats(): DeviceStats
   resetPeak(): void
   dispose(): void
+}
+
+/** A GPU, as the driver tells it. */
+export interface CudaDevice {
+  name: string
+  /** Compute capability: 80, 86, 89, 90, … */
+  arch: number
+  /** Multiprocessors. */
+  sms: number
+  memoryBytes: number
+  /** What the driver takes from the addon: machine code or PTX; empty where nothing fits. */
+  image: string
+}
+
+/** What there is of CUDA; `missing` says why `devices` is empty. `driverVersion` is 12040 for CUDA 12.4. */
+export interface Cuda {
+  devices: CudaDevice[]
+  driverVersion: number
+  missing: string
+}
+
+/** What the choice of a gemm kernel looks at: native/cuda/launch/gemm_config.h. */
+export interface GemmShape {
+  M: number
+  N: number
+  K: number
+  transA?: boolean
+  transB?: boolean
+  tensorCores?: boolean
+  ragged?: boolean
+  f32Out?: boolean
+}
+
+/** A gemm kernel and how it is launched. */
+export interface GemmConfig {
+  kernel: string
+  blockM: number
+  blockN: number
+  blockK: number
+  stages: number
+  threads: number
+  sharedBytes: number
+  chunk: number
+  split: number
+  /** Blocks of a cluster, whose tile is blockM by blockN; 0 where a block takes one tile and no more. */
+  cluster: number
 }
 
 type Handle = TensorHandle
@@ -42,14 +97,27 @@ type Optional = TensorHandle | null
 type Int = number
 
 export interface Addon {
-  Device: new (kind: string, isa?: string, threads?: number) => DeviceHandle
+  /** 'cpu' takes an instruction set and threads, 'cuda' '' and the number of the GPU. */
+  Device: new (
+    kind: string,
+    isa?: string,
+    count?: number,
+  ) => DeviceHandle
   isas: string[]
-  gemm(
-    ...args: [
-      ...[a: Handle, b: Handle, c: Handle, M: Int, N: Int, K: Int, lda: Int, ldb: Int, ldc: Int],
-      ...[transA: boolean, transB: boolean, alpha: number, beta: number],
-    ]
-  ): void
+  cuda(): Cuda
+  /** Names of the kernels in the addon; none in a build without CUDA. */
+  cudaKernels: string[]
+  /** Names that the code which launches kernels may ask for. */
+  cudaLaunches: string[]
+  /** The fat binaries: the file of kernels, and what is in it, as in 'sm_80 sm_90a compute_80'. */
+  cudaImages: { file: string; codes: string }[]
+  /** What a GPU of this architecture (80, 90, …) would run of them, in words; '' where nothing fits. */
+  cudaImageFor(arch: number): string
+  /** What gemm would run on such a GPU; not in a build without CUDA. */
+  gemmConfig?(shape: GemmShape, arch: number, sms: number, sharedBytes: number): GemmConfig
+  gemm: Gemm
+  /** gemm by NVIDIA's cuBLASLt; throws where the machine has none. */
+  cublasLtGemm: Gemm
   rmsNorm(
     ...args: [
       ...[x: Handle, residual: Optional, weight: Handle, sum: Optional, y: Handle, rstd: Handle],
@@ -134,6 +202,13 @@ export interface Addon {
     ]
   ): void
 }
+
+type Gemm = (
+  ...args: [
+    ...[a: Handle, b: Handle, c: Handle, M: Int, N: Int, K: Int, lda: Int, ldb: Int, ldc: Int],
+    ...[transA: boolean, transB: boolean, alpha: number, beta: number],
+  ]
+) => void
 
 /** A null in `masters` means that the parameter is its own master; rmsprop takes no `firsts`. */
 type MultiTensorStep = (

@@ -20,8 +20,8 @@ export interface Report extends Outcome {
   pairs: number
   seed: number
   device: string
-  isa: string
-  threads: number
+  /** What computed, in words. */
+  processor: string
   /** Wall clock, without installation and build. */
   seconds: number
   /** Metrics of each step. */
@@ -113,7 +113,7 @@ export function reportHtml(
         },
       ],
     })),
-    footer: `westwind ${version}, ${report.device} (${report.isa}, ${report.threads} threads), seed ${report.seed}. All answers: ${report.answers}`,
+    footer: `westwind ${version}, ${report.device} (${report.processor}), seed ${report.seed}. All answers: ${report.answers}`,
   })
 }
 

@@ -224,7 +224,7 @@ function startLines(stage: Stage, inputs: StageInputs, text: TextInputs, done: n
   const perEpoch = inputs.units
   const dropped = Object.entries(statistics.dropped).map(([why, n]) => `${n} ${why}`)
   const lines = [
-    `model: ${model.config.architecture}, ${(model.parameterCount / 1e6).toFixed(1)} M parameters, ${model.dtype} on ${model.device} (${model.device.isa}, ${model.device.threads} threads)`,
+    `model: ${model.config.architecture}, ${(model.parameterCount / 1e6).toFixed(1)} M parameters, ${model.dtype} on ${model.device} (${model.device.description})`,
     `template: ${text.templateFrom}`,
     `data: ${statistics.rows} rows, ${statistics.examples} examples, ${perEpoch} ${inputs.unitName}, ${statistics.tokens} tokens${
       inputs.fromCache ? ' (from cache)' : ''

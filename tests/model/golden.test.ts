@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises'
 import { afterAll, describe, expect, it } from 'vitest'
 import { openSafetensors, readTensor } from '../../src/checkpoint/safetensors.js'
 import { sftBatch } from '../../src/data/batch.js'
-import { openCpu } from '../../src/device/device.js'
 import { backwardFromScored, scoredHidden, toDevice } from '../../src/model/batch.js'
 import { loadModel } from '../../src/model/model.js'
 import { forward } from '../../src/model/transformer.js'
@@ -11,19 +10,22 @@ import { roundToBf16 } from '../../src/tensor/dtype.js'
 import { scope } from '../../src/tensor/scope.js'
 import { fromArray } from '../../src/tensor/tensor.js'
 import { ropeFrequencies, transformer } from '../reference/transformer.js'
+import { engines } from '../support/devices.js'
 import { relativeError } from '../support/exactness.js'
 import { fixturePath } from '../support/fixtures.js'
 import { sharedPath } from '../support/shared.js'
 import { allLogits } from '../support/small-models.js'
 
-const cpu = openCpu()
-const models = ['h64d16_full_untied', 'h64d32_win16_tied', 'h48d16_win16_untied_l3']
+const names = ['h64d16_full_untied', 'h64d32_win16_tied', 'h48d16_win16_untied_l3']
+const models = engines.flatMap((on) => names.map((name) => ({ name, on, device: on.name })))
 const shared = sharedPath('golden')
 const golden = fixturePath('golden')
 // The other cases say the same in other layouts; they are too large to keep here.
 const cases = shared ? ['single', 'padded', 'packed'] : ['packed']
 
-afterAll(() => expect(cpu.stats().forgottenTensors).toBe(0))
+afterAll(() => {
+  for (const on of engines) expect(on.stats().forgottenTensors).toBe(0)
+})
 
 async function readGolden(name: string) {
   const folder = name.endsWith('packed') ? golden : shared
@@ -66,13 +68,13 @@ async function documents(name: string) {
   return { docs: out, width, get, loss: json.loss_f64 }
 }
 
-describe.each(models)('%s against float64', (name) => {
+describe.each(models)('$name against float64 on $device', ({ name, on }) => {
   it.each(cases)('%s: logits, log-probs, loss and every gradient', async (kind) => {
-    using model = await loadModel(`${golden}/models/${name}/f32`, { device: cpu })
+    using model = await loadModel(`${golden}/models/${name}/f32`, { device: on })
     const { docs, width, get, loss } = await documents(`${name}.${kind}`)
     const batch = sftBatch([docs])
     using _ = scope()
-    const device = toDevice(batch, cpu)
+    const device = toDevice(batch, on)
 
     const { hidden } = forward(model, device.tokens, { save: false })
     const logits = await gemm(hidden, model.parameters.lmHead.weight, { transB: true }).read()
@@ -112,7 +114,7 @@ describe.each(models)('%s against float64', (name) => {
       expect(i).toBe(n)
       expect(Math.abs(-sum / n - loss)).toBeLessThan(2e-6)
 
-      const dlogps = fromArray(new Float32Array(n).fill(-1 / n), [n], 'f32', cpu)
+      const dlogps = fromArray(new Float32Array(n).fill(-1 / n), [n], 'f32', on)
       const dpicked = linearLogpsBackward(
         ...([scored.hidden, head.weight, device.targets, out.lse, dlogps, head.grad] as const),
       )
@@ -139,10 +141,10 @@ describe.each(models)('%s against float64', (name) => {
     'in bf16 the logits are as close to float64 as those of a bf16 model of PyTorch, within 2x',
     async () => {
       const { docs, get } = await documents(`${name}.single`)
-      using model = await loadModel(`${shared}/models/${name}/bf16`, { device: cpu })
+      using model = await loadModel(`${shared}/models/${name}/bf16`, { device: on })
       expect(model.dtype).toBe('bf16')
       using _ = scope()
-      const { hidden } = forward(model, toDevice(sftBatch([docs]), cpu).tokens, { save: false })
+      const { hidden } = forward(model, toDevice(sftBatch([docs]), on).tokens, { save: false })
       const logits = await gemm(hidden, model.parameters.lmHead.weight, { transB: true }).read()
       const truth = (await get('logits_f64')).values
       const torch = (await get('logits_bf16_model')).values
@@ -158,7 +160,7 @@ describe.each(models)('%s against float64', (name) => {
     async () => {
       const { docs, get } = await documents(`${name}.single`)
       const dir = `${shared}/models/${name}/bf16`
-      using model = await loadModel(dir, { device: cpu, dtype: 'f32' })
+      using model = await loadModel(dir, { device: on, dtype: 'f32' })
       const { config } = model
       const { tensors, file } = await openSafetensors(`${dir}/model.safetensors`)
       const weights = new Map<string, ArrayLike<number>>()

@@ -1,6 +1,8 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { describe, expect, it } from 'vitest'
-import { cpuIsas, device, openCpu } from '../../src/device/device.js'
+import { cpuIsas, cudaDevices, device, openCpu } from '../../src/device/device.js'
 import * as ops from '../../src/ops/index.js'
 import { isolated, keep, scope } from '../../src/tensor/scope.js'
 import { empty, fromArray } from '../../src/tensor/tensor.js'
@@ -40,6 +42,14 @@ describe('tensors', () => {
     await expect(x.read()).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
     expect(() => ops.fill(x, 1)).toThrow('fill: x, a tensor f32 [2, 3] on cpu, is disposed')
   })
+})
+
+it('time() is more than nothing, and at most what passed outside', async () => {
+  using x = empty([4 << 20], 'f32', cpu)
+  const begin = performance.now()
+  const ms = await cpu.time(() => ops.fill(x, 1))
+  expect(ms).toBeGreaterThan(0)
+  expect(ms).toBeLessThanOrEqual(performance.now() - begin)
 })
 
 describe('memory', () => {
@@ -121,7 +131,9 @@ describe('errors', () => {
   })
 
   it('devices that are not there are refused by name', () => {
-    expect(() => device('cuda')).toThrow(/device cuda: .*--device cpu/)
+    if (cudaDevices().devices.length === 0) {
+      expect(() => device('cuda')).toThrow(/device cuda:0: .*--device cpu/)
+    }
     expect(() => device('tpu')).toThrow("got 'tpu'")
     expect(() => openCpu({ isa: 'sse9' })).toThrow(
       /'sse9' is not available here; there are: portable/,
@@ -143,12 +155,21 @@ describe('errors', () => {
   })
 })
 
+it('a process that leaves devices open ends as it should', () => {
+  const program = `
+    import { fromArray, openCpu } from '${join(process.cwd(), 'dist/index.js')}'
+    for (const on of [openCpu(), openCpu(), openCpu()]) await fromArray([1], [1], 'f32', on).read()`
+  const { status, signal } = spawnSync(process.execPath, ['--input-type=module', '-e', program])
+  expect({ status, signal }).toEqual({ status: 0, signal: null })
+})
+
 it('the native layer refuses foreign handles and wrong sizes instead of crashing', async () => {
   const { native } = await import('../../src/native/addon.js')
   const raw = { ...native() } as unknown as Record<string, (...args: unknown[]) => unknown>
   using x = empty([4], 'f32', cpu)
   const bad = [undefined, null, {}, 1, 'x', [], x, x.handle, -1, Number.NaN, 1e30, true]
-  for (const name of Object.keys(raw).filter((key) => !['Device', 'isas'].includes(key))) {
+  const data = ['Device', 'isas', 'cuda', 'cudaKernels'] // and cuda(), which takes nothing
+  for (const name of Object.keys(raw).filter((key) => !data.includes(key))) {
     for (let seed = 0; seed < 60; seed++) {
       const args = Array.from(
         { length: 16 },

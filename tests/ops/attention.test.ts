@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { type Device, openCpu } from '../../src/device/device.js'
+import type { Device } from '../../src/device/device.js'
 import { attention, attentionBackward } from '../../src/ops/attention.js'
 import type { DType } from '../../src/tensor/dtype.js'
 import { fromArray } from '../../src/tensor/tensor.js'
 import * as reference from '../reference/attention.js'
 import { type AttentionCase, segmentsOf } from '../reference/attention.js'
-import { devices, named } from '../support/devices.js'
+import { another, devices, named } from '../support/devices.js'
 import { expectAsExactAsBf16, expectExactF32, sameBits } from '../support/exactness.js'
 import { normal } from '../support/random.js'
 
@@ -57,6 +57,87 @@ const cases: [string, AttentionCase][] = [
   [
     'a prefix without tokens',
     { heads: 1, kvHeads: 1, D: 2, window: null, ...segmentsOf([0, 3], [-1, 0]) },
+  ],
+]
+
+/** Head sizes of every tensor-core instance of the GPU, and sizes padded to one; bf16 only. */
+const wide: [string, AttentionCase][] = [
+  [
+    'heads of 16, more steps of keys than are in flight, and a tail',
+    { heads: 2, kvHeads: 1, D: 16, window: null, ...segmentsOf([333], [-1]) },
+  ],
+  [
+    'heads of 24 in 32, prompts shared, a tile over the end of a prompt',
+    {
+      heads: 2,
+      kvHeads: 1,
+      D: 24,
+      window: null,
+      ...segmentsOf([40, 70, 31, 0, 1, 130], [-1, -1, 0, 1, 1, 1]),
+    },
+  ],
+  [
+    'heads of 64, many short documents',
+    {
+      heads: 2,
+      kvHeads: 2,
+      D: 64,
+      window: null,
+      ...segmentsOf(
+        Array.from({ length: 40 }, (_, s) => (s * 7) % 10),
+        Array.from({ length: 40 }, () => -1),
+      ),
+    },
+  ],
+  [
+    'heads of 64, a window over a shared prompt that hides whole steps',
+    { heads: 2, kvHeads: 1, D: 64, window: 50, ...segmentsOf([150, 120, 30], [-1, 0, 0]) },
+  ],
+  [
+    'heads of 40 in 64, positions that jump under a window',
+    {
+      heads: 1,
+      kvHeads: 1,
+      D: 40,
+      window: 20,
+      ...segmentsOf([200, 70], [-1, 0]),
+      positions: Array.from({ length: 270 }, (_, t) => (t < 200 ? (t * 7) % 150 : 30 + t)),
+    },
+  ],
+  [
+    'heads of 80 in 96, three query heads to a KV head',
+    { heads: 3, kvHeads: 1, D: 80, window: null, ...segmentsOf([67, 40], [-1, 0]) },
+  ],
+  ['heads of 96', { heads: 1, kvHeads: 1, D: 96, window: null, ...segmentsOf([20, 90], [-1, -1]) }],
+  [
+    'heads of 128, two answers to a prompt',
+    { heads: 2, kvHeads: 1, D: 128, window: null, ...segmentsOf([50, 90, 33], [-1, 0, 0]) },
+  ],
+  [
+    'heads of 256, a prompt, an answer and a window',
+    { heads: 2, kvHeads: 1, D: 256, window: 60, ...segmentsOf([70, 40], [-1, 0]) },
+  ],
+  [
+    'heads of 8 in 64, more tiles of keys than a ring has stages',
+    { heads: 1, kvHeads: 1, D: 8, window: null, ...segmentsOf([530], [-1]) },
+  ],
+  [
+    'heads of 128, more tiles of keys than a ring has stages, prompts and answers of a token',
+    {
+      heads: 1,
+      kvHeads: 1,
+      D: 128,
+      window: null,
+      ...segmentsOf([1, 260, 40, 1], [-1, -1, 0, 1]),
+    },
+  ],
+  [
+    'heads of 256, more tiles of keys than a ring has stages',
+    { heads: 1, kvHeads: 1, D: 256, window: null, ...segmentsOf([150, 30], [-1, 0]) },
+  ],
+  [
+    'heads wider than any instance',
+    { heads: 1, kvHeads: 1, D: 264, window: null, ...segmentsOf([9, 5], [-1, 0]) },
   ],
 ]
 
@@ -124,7 +205,7 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
     expectExactF32(dqkv, reference.attentionBackward(c, given.qkv, given.dout))
   })
 
-  it.each(cases)(
+  it.each([...cases, ...wide])(
     '%s: bf16 errs at most twice as much as the same formula in bf16',
     async (_title, c) => {
       const given = inputs(c)
@@ -135,6 +216,19 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
       )
     },
   )
+
+  it.each([64, 128])('scores that grow from key to key, bf16 with heads of %i', async (D) => {
+    const c = { heads: 1, kvHeads: 1, D, window: null, ...segmentsOf([300], [-1]) }
+    const given = inputs(c)
+    for (let t = 0; t < 300; t++)
+      for (let d = 0; d < D; d++) given.qkv[(3 * t + 1) * D + d]! *= 1 + t / 16
+    const { out, lse, dqkv } = await run(device, 'bf16', c, given)
+    expectAsExactAsBf16(out, (round) => reference.attention(c, given.qkv, round).out)
+    expectAsExactAsBf16(lse, (round) => reference.attention(c, given.qkv, round).lse)
+    expectAsExactAsBf16(dqkv, (round) =>
+      reference.attentionBackward(c, given.qkv, given.dout, round),
+    )
+  })
 
   it.each(['f32', 'bf16'] as const)(
     'a document has the same bits alone and in any row, %s',
@@ -154,43 +248,74 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
     },
   )
 
-  it('a shared prompt gives the bits of a repeated one, and the sum of its gradients', async () => {
-    const shape = { heads: 4, kvHeads: 1, D: 20, window: null }
-    const [P, A, B] = [90, 50, 75]
-    const shared = { ...shape, ...segmentsOf([P, A, B], [-1, 0, 0]) }
-    const plain = { ...shape, ...segmentsOf([P + A, P + B], [-1, -1]) }
-    const given = inputs(shared)
-    const [q, o] = [6 * 20, 4 * 20]
-    const repeat = (x: Float64Array, width: number, prompt: Float64Array) =>
-      Float64Array.from([
-        ...rows(x, width, 0, P + A),
-        ...prompt,
-        ...rows(x, width, P + A, P + A + B),
-      ])
-    const one = await run(device, 'f32', shared, given)
-    const two = await run(device, 'f32', plain, {
-      qkv: repeat(given.qkv, q, rows(given.qkv, q, 0, P)),
-      dout: repeat(given.dout, o, new Float64Array(P * o)),
-    })
-    const second = P + A + P
-    expect(sameBits(rows(two.out, o, 0, P + A), rows(one.out, o, 0, P + A))).toBe(true)
-    expect(sameBits(rows(two.out, o, second, second + B), rows(one.out, o, P + A, P + A + B))).toBe(
-      true,
-    )
+  it.each([
+    ['f32', 20],
+    ['bf16', 24],
+    ['bf16', 128],
+  ] as const)(
+    'a shared prompt gives the bits of a repeated one, %s with heads of %i',
+    async (dtype, D) => {
+      const shape = { heads: 4, kvHeads: 1, D, window: null }
+      const [P, A, B] = [90, 50, 75]
+      const shared = { ...shape, ...segmentsOf([P, A, B], [-1, 0, 0]) }
+      const plain = { ...shape, ...segmentsOf([P + A, P + B], [-1, -1]) }
+      const given = inputs(shared)
+      const [q, o] = [6 * D, 4 * D]
+      const repeat = (x: Float64Array, width: number, prompt: Float64Array) =>
+        Float64Array.from([
+          ...rows(x, width, 0, P + A),
+          ...prompt,
+          ...rows(x, width, P + A, P + A + B),
+        ])
+      const one = await run(device, dtype, shared, given)
+      const two = await run(device, dtype, plain, {
+        qkv: repeat(given.qkv, q, rows(given.qkv, q, 0, P)),
+        dout: repeat(given.dout, o, new Float64Array(P * o)),
+      })
+      const second = P + A + P
+      expect(sameBits(rows(two.out, o, 0, P + A), rows(one.out, o, 0, P + A))).toBe(true)
+      expect(
+        sameBits(rows(two.out, o, second, second + B), rows(one.out, o, P + A, P + A + B)),
+      ).toBe(true)
 
-    const sum = Float64Array.from(two.dqkv)
-    for (let i = 0; i < P * q; i++) sum[i]! += sum[(P + A) * q + i]!
-    expectExactF32(
-      one.dqkv,
-      Float64Array.from([...rows(sum, q, 0, P + A), ...rows(sum, q, second, second + B)]),
-    )
-  })
+      if (dtype === 'bf16') return
+      // The gradient of the shared prompt is the sum of those of the repeated one.
+      const sum = Float64Array.from(two.dqkv)
+      for (let i = 0; i < P * q; i++) sum[i]! += sum[(P + A) * q + i]!
+      expectExactF32(
+        one.dqkv,
+        Float64Array.from([...rows(sum, q, 0, P + A), ...rows(sum, q, second, second + B)]),
+      )
+    },
+  )
+
+  it.each([
+    ['f32', 4],
+    ['bf16', 64],
+    ['bf16', 128],
+  ] as const)(
+    'what is not a number in a document stays in it, %s with heads of %i',
+    async (dtype, D) => {
+      const shape = { heads: 2, kvHeads: 1, D, window: null }
+      const c = { ...shape, ...segmentsOf([20, 50, 30, 9], [-1, 0, -1, 2]) }
+      const given = inputs(c)
+      const clean = await run(device, dtype, c, given)
+      for (const [x, width] of [
+        [given.qkv, 4 * D],
+        [given.dout, 2 * D],
+      ] as const)
+        x.fill(Number.NaN, 70 * width, 79 * width).fill(Number.NaN, 100 * width)
+      const { out, dqkv } = await run(device, dtype, c, given)
+      expect(sameBits(rows(out, 2 * D, 0, 70), rows(clean.out, 2 * D, 0, 70))).toBe(true)
+      expect(sameBits(rows(dqkv, 4 * D, 0, 70), rows(clean.dqkv, 4 * D, 0, 70))).toBe(true)
+    },
+  )
 
   it('gives the same bits again, and with one thread or two', async () => {
     const [, c] = cases[2]!
     const given = inputs(c)
-    using one = openCpu({ isa: device.isa, threads: 1 })
-    using two = openCpu({ isa: device.isa, threads: 2 })
+    using one = another(device, 1)
+    using two = another(device, 2)
     const first = await run(device, 'bf16', c, given)
     for (const on of [device, one, two]) {
       const again = await run(on, 'bf16', c, given)
@@ -198,6 +323,27 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
       expect(sameBits(again.lse, first.lse)).toBe(true)
       expect(sameBits(again.dqkv, first.dqkv)).toBe(true)
     }
+  })
+
+  it('takes tensors that begin anywhere', async () => {
+    const c = { heads: 2, kvHeads: 1, D: 16, window: null, ...segmentsOf([21, 20], [-1, 0]) }
+    const given = inputs(c)
+    using whole = fromArray(Float64Array.of(0, ...given.qkv), [41 * 64 + 1], 'bf16', device)
+    using part = whole.rows(1, 41 * 64)
+    using qkv = part.reshape([41, 4, 16])
+    using dout = fromArray(given.dout, [41, 2, 16], 'bf16', device)
+    using start = fromArray(c.start, [3], 'i32', device)
+    using prefix = fromArray(c.prefix, [2], 'i32', device)
+    using positions = fromArray(c.positions, [41], 'i32', device)
+    const segments = { start, prefix, positions }
+    const forward = attention(qkv, segments, c)
+    using out = forward.out
+    using lse = forward.lse
+    using dqkv = attentionBackward(dout, qkv, out, lse, segments, c)
+    expectAsExactAsBf16(await out.read(), (round) => reference.attention(c, given.qkv, round).out)
+    expectAsExactAsBf16(await dqkv.read(), (round) =>
+      reference.attentionBackward(c, given.qkv, given.dout, round),
+    )
   })
 
   it('takes a row without tokens', async () => {

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest'
-import { type Device, openCpu } from '../../src/device/device.js'
+import type { Device } from '../../src/device/device.js'
 import { attention } from '../../src/ops/attention.js'
 import { decodeAttention, kvAppend } from '../../src/ops/decode.js'
 import type { DType } from '../../src/tensor/dtype.js'
 import { fromArray, type Tensor } from '../../src/tensor/tensor.js'
-import { devices, named } from '../support/devices.js'
-import { sameBits } from '../support/exactness.js'
+import { attention as formula } from '../reference/attention.js'
+import { another, devices, named } from '../support/devices.js'
+import { expectAsExactAsBf16, expectExactF32, sameBits } from '../support/exactness.js'
 import { normal } from '../support/random.js'
 
 const shape = { heads: 6, kvHeads: 2, D: 20 }
@@ -44,45 +45,131 @@ async function step(
 const range = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i)
 
 describe.each(devices.map(named))('decoding on %s', (_, device) => {
+  // On a GPU other kernels, with sums in another order, do whole documents.
   for (const dtype of ['f32', 'bf16'] as const)
     for (const window of [null, 50])
-      it(`prompts and single tokens get the bits of whole documents: ${dtype}, window ${window}`, async () => {
-        // Two documents: a in slot 2, b in slot 0. NaN where nothing was written: it must never be read.
-        const [A, B, prompt] = [150, 140, 130]
-        const T = A + B
-        using qkv = fromArray(normal(T * wide * shape.D, 1), [T, wide, shape.D], dtype, device)
-        using start = fromArray([0, A, T], [3], 'i32', device)
-        using prefix = fromArray([-1, -1], [2], 'i32', device)
-        using positions = fromArray([...range(0, A), ...range(0, B)], [T], 'i32', device)
-        const whole = attention(qkv, { start, prefix, positions }, { ...shape, window })
-        using out = whole.out
-        using _lse = whole.lse
-        const expected = await out.read()
-        using cache = cacheOf(device, dtype, 3, 160, Number.NaN)
-        const width = shape.heads * shape.D
-        const expectRow = (row: number, actual: ArrayLike<number>, at: number) =>
-          expect(
-            Array.from({ length: width }, (_x, i) => actual[at * width + i]),
-            `row ${row}`,
-          ).toEqual([...expected.slice(row * width, (row + 1) * width)])
+      it.runIf(device.name === 'cpu')(
+        `prompts and single tokens get the bits of whole documents: ${dtype}, window ${window}`,
+        async () => {
+          // Two documents: a in slot 2, b in slot 0. NaN where nothing was written: it must never be read.
+          const [A, B, prompt] = [150, 140, 130]
+          const T = A + B
+          using qkv = fromArray(normal(T * wide * shape.D, 1), [T, wide, shape.D], dtype, device)
+          using start = fromArray([0, A, T], [3], 'i32', device)
+          using prefix = fromArray([-1, -1], [2], 'i32', device)
+          using positions = fromArray([...range(0, A), ...range(0, B)], [T], 'i32', device)
+          const whole = attention(qkv, { start, prefix, positions }, { ...shape, window })
+          using out = whole.out
+          using _lse = whole.lse
+          const expected = await out.read()
+          using cache = cacheOf(device, dtype, 3, 160, Number.NaN)
+          const width = shape.heads * shape.D
+          const expectRow = (row: number, actual: ArrayLike<number>, at: number) =>
+            expect(
+              Array.from({ length: width }, (_x, i) => actual[at * width + i]),
+              `row ${row}`,
+            ).toEqual([...expected.slice(row * width, (row + 1) * width)])
 
-        using a = qkv.rows(0, prompt)
-        const first = await step(a, cache, Array(prompt).fill(2), range(0, prompt), window)
-        expect(sameBits(first, expected.slice(0, prompt * width))).toBe(true)
-        using b = qkv.rows(A, prompt)
-        const second = await step(b, cache, Array(prompt).fill(0), range(0, prompt), window)
-        expect(sameBits(second, expected.slice(A * width, (A + prompt) * width))).toBe(true)
+          using a = qkv.rows(0, prompt)
+          const first = await step(a, cache, Array(prompt).fill(2), range(0, prompt), window)
+          expect(sameBits(first, expected.slice(0, prompt * width))).toBe(true)
+          using b = qkv.rows(A, prompt)
+          const second = await step(b, cache, Array(prompt).fill(0), range(0, prompt), window)
+          expect(sameBits(second, expected.slice(A * width, (A + prompt) * width))).toBe(true)
 
-        const raw = await qkv.read()
-        const row = (t: number) => raw.slice(t * wide * shape.D, (t + 1) * wide * shape.D)
-        for (const p of range(prompt, B)) {
-          const both = Float32Array.from([...row(p), ...row(A + p)])
-          using next = fromArray(both, [2, wide, shape.D], dtype, device)
-          const result = await step(next, cache, [2, 0], [p, p], window)
-          expectRow(p, result, 0)
-          expectRow(A + p, result, 1)
-        }
-      })
+          const raw = await qkv.read()
+          const row = (t: number) => raw.slice(t * wide * shape.D, (t + 1) * wide * shape.D)
+          for (const p of range(prompt, B)) {
+            const both = Float32Array.from([...row(p), ...row(A + p)])
+            using next = fromArray(both, [2, wide, shape.D], dtype, device)
+            const result = await step(next, cache, [2, 0], [p, p], window)
+            expectRow(p, result, 0)
+            expectRow(A + p, result, 1)
+          }
+        },
+      )
+
+  const sizes: [
+    DType,
+    heads: number,
+    kvHeads: number,
+    D: number,
+    window: number | null,
+    A: number,
+  ][] = [
+    ['f32', 4, 2, 16, null, 530],
+    ['f32', 5, 1, 20, 300, 530], // two blocks of heads
+    ['f32', 2, 2, 7, null, 270], // no 16-byte loads
+    ['f32', 1, 1, 140, 50, 270], // more than one load per lane
+    ['bf16', 6, 2, 20, null, 270], // no 16-byte loads
+    ['bf16', 4, 1, 128, null, 270],
+    ['bf16', 3, 1, 72, 300, 530], // padded to 128
+    ['bf16', 9, 1, 96, 50, 270], // 16 columns of a tensor core
+    ['bf16', 18, 1, 8, null, 270], // two blocks of heads
+    ['bf16', 2, 1, 256, 257, 270],
+    ['bf16', 8, 4, 8, 300, 530], // several rows per block
+    ['bf16', 16, 8, 8, null, 530],
+  ]
+  it.each(sizes)(
+    '%s, %i / %i heads of %i, window %s: over several chunks of keys as exact as the formula, and a row alone has the bits it has among others',
+    async (dtype, heads, kvHeads, D, window, A) => {
+      // Two documents, in slots 2 and 0; NaN where nothing was written.
+      const [B, length] = [60, 600]
+      const T = A + B
+      const W = heads + 2 * kvHeads
+      const heading = { heads, kvHeads }
+      const of = {
+        ...heading,
+        D,
+        window,
+        start: [0, A, T],
+        prefix: [-1, -1],
+        positions: [...range(0, A), ...range(0, B)],
+      }
+      const values = normal(T * W * D, heads + D)
+      using qkv = fromArray(values, [T, W, D], dtype, device)
+      using slot = fromArray([...Array(A).fill(2), ...Array(B).fill(0)], [T], 'i32', device)
+      using position = fromArray(of.positions, [T], 'i32', device)
+      const empty = new Float32Array(3 * length * kvHeads * D).fill(Number.NaN)
+      using k = fromArray(empty, [3, length, kvHeads, D], dtype, device)
+      using v = fromArray(empty, [3, length, kvHeads, D], dtype, device)
+      kvAppend(qkv, { k, v }, { slot, position }, heading)
+      using out = decodeAttention(qkv, { k, v }, { slot, position }, { ...heading, window })
+      const all = await out.read()
+      if (dtype === 'f32') {
+        const truth = formula(of, Float64Array.from(values, Math.fround)).out
+        expectExactF32(all, truth)
+      } else {
+        expectAsExactAsBf16(all, (round) => formula(of, values, round).out)
+      }
+      for (const t of [0, 255, 256, A - 1, A, T - 1]) {
+        using row = qkv.rows(t, 1)
+        const at = { slot: slot.rows(t, 1), position: position.rows(t, 1) }
+        using alone = decodeAttention(row, { k, v }, at, { ...heading, window })
+        const expected = all.slice(t * heads * D, (t + 1) * heads * D)
+        expect(sameBits(await alone.read(), expected), `row ${t}`).toBe(true)
+        at.slot.dispose()
+        at.position.dispose()
+      }
+    },
+  )
+
+  it('many rows of a long cache, more than the partial results of one launch: as exact as the formula', async () => {
+    const [T, heads, D, length] = [110, 64, 8, 65536]
+    const heading = { heads, kvHeads: 1 }
+    const positions = range(0, T)
+    const of = { ...heading, D, window: null, start: [0, T], prefix: [-1], positions }
+    const values = normal(T * (heads + 2) * D, 9)
+    using qkv = fromArray(values, [T, heads + 2, D], 'bf16', device)
+    using slot = fromArray(Array(T).fill(0), [T], 'i32', device)
+    using position = fromArray(positions, [T], 'i32', device)
+    const empty = new Float32Array(length * D).fill(Number.NaN)
+    using k = fromArray(empty, [1, length, 1, D], 'bf16', device)
+    using v = fromArray(empty, [1, length, 1, D], 'bf16', device)
+    kvAppend(qkv, { k, v }, { slot, position }, heading)
+    using out = decodeAttention(qkv, { k, v }, { slot, position }, { ...heading, window: null })
+    expectAsExactAsBf16(await out.read(), (round) => formula(of, values, round).out)
+  })
 
   it('rows in any order of slots and positions do not disturb each other', async () => {
     const T = 7
@@ -102,7 +189,7 @@ describe.each(devices.map(named))('decoding on %s', (_, device) => {
 
   it('of two rows for one place in the cache the later stays, with one thread or two', async () => {
     for (const threads of [1, 2]) {
-      using on = openCpu({ isa: device.isa, threads })
+      using on = another(device, threads)
       const values = Float32Array.from({ length: 2 * wide * shape.D }, (_x, i) =>
         i < wide * shape.D ? 1 : 2,
       )
@@ -126,7 +213,7 @@ describe.each(devices.map(named))('decoding on %s', (_, device) => {
     ['a negative position', [0, 1], [-1, 4], /position must be in \[0, 4\), got -1 at index 0/],
   ]
   it.each(wrong)('refuses %s', async (_title, slots, positions, message) => {
-    using on = openCpu({ isa: device.isa })
+    using on = another(device, 2)
     using qkv = fromArray(new Float32Array(2 * wide * shape.D), [2, wide, shape.D], 'f32', on)
     using cache = cacheOf(on, 'f32', 2, 4, 0)
     using slot = fromArray(slots, [2], 'i32', on)

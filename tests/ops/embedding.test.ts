@@ -12,6 +12,8 @@ const shapes = [
   { T: 1, V: 1, C: 1 },
   { T: 77, V: 11, C: 131 }, // every id several times; a tail at every register width
   { T: 5, V: 300, C: 64 },
+  { T: 40, V: 3, C: 1100 }, // more columns than one block takes
+  { T: 5000, V: 40, C: 3 }, // more ids than one block sorts
 ]
 
 describe.each(devices.map(named))('embedding on %s', (_, device) => {
@@ -54,6 +56,25 @@ describe.each(devices.map(named))('embedding on %s', (_, device) => {
     expectExactF32(await f32.read(), sums(), 1e-6)
     const bf16 = scatterAddRows(fromArray(x, [T, C], 'bf16', device), tindex, V)
     expectAsExactAsBf16(await bf16.read(), sums)
+  })
+
+  it('adds one row after the other, in ascending order, in f32', async () => {
+    using _scope = scope()
+    const [T, V, C] = [300, 4, 5]
+    const ids = integers(T, V, 9)
+    const [x, before] = [normal(T * C, 10), normal(V * C, 11)]
+    const inOrder = (start: ArrayLike<number>) => {
+      const sums = Float32Array.from(start)
+      ids.forEach((id, t) => {
+        for (let c = 0; c < C; c++) sums[id * C + c]! += x[t * C + c]!
+      })
+      return sums
+    }
+    const [tx, tids] = [fromArray(x, [T, C], 'f32', device), fromArray(ids, [T], 'i32', device)]
+    const dtable = fromArray(before, [V, C], 'f32', device)
+    embeddingBackward(tx, tids, dtable)
+    expect(await dtable.read()).toEqual(inOrder(before))
+    expect(await scatterAddRows(tx, tids, V).read()).toEqual(inOrder(new Float32Array(V * C)))
   })
 
   it('gives the same bits on any number of threads', async () => {

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest'
-import { openCpu } from '../../src/device/device.js'
+import { native } from '../../src/native/addon.js'
 import { type GemmOptions, gemm } from '../../src/ops/gemm.js'
 import type { DType } from '../../src/tensor/dtype.js'
-import { fromArray } from '../../src/tensor/tensor.js'
+import { empty, fromArray } from '../../src/tensor/tensor.js'
 import * as reference from '../reference/gemm.js'
-import { devices, named } from '../support/devices.js'
+import { another, devices, named } from '../support/devices.js'
 import { exact, expectAsExactAsBf16, expectExactF32 } from '../support/exactness.js'
+import { tensorCoreShapes } from '../support/gemm-shapes.js'
 import { integers, normal } from '../support/random.js'
 
 // Around the edges of tiles (4, 6, 14 by 8, 16, 32), of registers, of blocks of rows, columns and K (256, 2048).
@@ -29,6 +30,24 @@ const cases = Array.from({ length: 24 }, (_, i) => {
     ...at([{}, { alpha: 0.375, beta: -0.5 }, { beta: 1 }], 8),
   }
 })
+
+/** Rows of op(a), or columns of op(b), by number, stored as the whole is. */
+function linesOf(
+  x: ArrayLike<number>,
+  lines: number[],
+  all: number,
+  K: number,
+  contiguous: boolean,
+): Float32Array {
+  const out = new Float32Array(lines.length * K)
+  for (const [i, line] of lines.entries()) {
+    for (let k = 0; k < K; k++) {
+      out[contiguous ? i * K + k : k * lines.length + i] =
+        x[contiguous ? line * K + k : k * all + line]!
+    }
+  }
+  return out
+}
 
 describe.each(devices.map(named))('gemm on %s', (_, device) => {
   it.each(cases)(
@@ -61,6 +80,7 @@ describe.each(devices.map(named))('gemm on %s', (_, device) => {
 
   it.each([
     { M: 1030, N: 40, K: 300, type: 'bf16' },
+    { M: 45, N: 77, K: 304, type: 'bf16' },
     { M: 40, N: 400, K: 300, type: 'f32' },
     { M: 40, N: 30, K: 2500, type: 'f32' },
   ] as const)(
@@ -87,6 +107,132 @@ describe.each(devices.map(named))('gemm on %s', (_, device) => {
     },
   )
 
+  it.each(tensorCoreShapes)(
+    '$M x $N x $K, $transA, $transB, $type: eight rows alone and in the whole are as exact and the same',
+    async ({ M, N, K, transA, transB, type, ...scaling }) => {
+      const a = normal(M * K, 1)
+      const b = normal(N * K, 2)
+      const c = normal(M * N, 3)
+      const rows = [...Array(8).keys()].map((i) => Math.floor((i * (M - 1)) / 7))
+      const few = linesOf(a, rows, M, K, !transA)
+      const old = linesOf(c, rows, M, N, true)
+      using x = fromArray(a, transA ? [K, M] : [M, K], 'bf16', device)
+      using y = fromArray(b, transB ? [N, K] : [K, N], 'bf16', device)
+      using out = fromArray(c, [M, N], type, device)
+      gemm(x, y, { transA, transB, ...scaling, out })
+      using eight = fromArray(few, transA ? [K, 8] : [8, K], 'bf16', device)
+      using alone = fromArray(old, [8, N], type, device)
+      gemm(eight, y, { transA, transB, ...scaling, out: alone })
+      const got = await alone.read()
+      expect(linesOf(await out.read(), rows, M, N, true)).toEqual(got)
+      const shape = { M: 8, N, K, transA, transB, ...scaling }
+      expectAsExactAsBf16(got, (round) => reference.gemm(few, b, shape, round, old))
+    },
+  )
+
+  it.each([
+    { M: 16, N: 40, K: 16424, type: 'bf16' },
+    { M: 5, N: 9, K: 8200, type: 'f32' },
+  ] as const)(
+    '$M x $N x $K of $type, f32 out: the bits of its parts of 8192, added one by one',
+    async ({ M, N, K, type }) => {
+      using x = fromArray(normal(K * M, 1), [K, M], type, device)
+      using y = fromArray(normal(K * N, 2), [K, N], type, device)
+      const c = normal(M * N, 3)
+      using whole = fromArray(c, [M, N], 'f32', device)
+      using parts = fromArray(c, [M, N], 'f32', device)
+      gemm(x, y, { transA: true, alpha: 0.375, beta: -0.5, out: whole })
+      for (let k = 0; k < K; k += 8192) {
+        using a = x.rows(k, Math.min(8192, K - k))
+        using b = y.rows(k, Math.min(8192, K - k))
+        gemm(a, b, { transA: true, alpha: 0.375, beta: k === 0 ? -0.5 : 1, out: parts })
+      }
+      expect(await whole.read()).toEqual(await parts.read())
+    },
+  )
+
+  it('has the same bits where a GPU gives each part of K a block as where one walks them', async () => {
+    const [M, N, K] = [8, 3520, 8232] // on 108 or 132 multiprocessors, 3520 columns are enough blocks and 24 are not
+    const numbers = integers(9001, 0x100, 1).map((bits) => 0x3f00 | bits) // bf16 from 0.5 to 2
+    const filled = (rows: number) => {
+      const out = empty([rows, K], 'bf16', device)
+      const bits = new Uint16Array(rows * K)
+      for (let i = 0; i < bits.length; i += 9001) {
+        bits.set(numbers.subarray(0, Math.min(9001, bits.length - i)), i)
+      }
+      out.handle.write(bits)
+      return out
+    }
+    using x = filled(M)
+    using y = filled(N)
+    using few = y.rows(0, 24)
+    using whole = gemm(x, y, { transB: true, dtype: 'f32' })
+    using alone = gemm(x, few, { transB: true, dtype: 'f32' })
+    const got = await whole.read()
+    const expected = Float32Array.from(
+      { length: M * 24 },
+      (_, i) => got[Math.floor(i / 24) * N + (i % 24)]!,
+    )
+    expect(await alone.read()).toEqual(expected)
+  })
+
+  it.each([
+    { transA: false, transB: true },
+    { transA: false, transB: false },
+    { transA: true, transB: false },
+    { transA: true, transB: true },
+  ])(
+    'a transposed $transA, b transposed $transB: strides beyond the rows, and bases off a boundary',
+    async ({ transA, transB }) => {
+      const [M, N, K] = [75, 43, 205]
+      const a = normal(M * K, 1)
+      const b = normal(N * K, 2)
+      const results = []
+      for (const [extra, offset] of [
+        [[0, 0, 0], 0],
+        [[3, 5, 1], 0], // rows on 16 bytes, or not, and more of them than a tile has
+        [[13, 13, 13], 8],
+        [[3, 5, 1], 1],
+      ] as const) {
+        const strided = (x: Float64Array, rows: number, columns: number, ld: number) => {
+          const out = new Float32Array(rows * ld + offset).fill(Number.NaN)
+          for (let i = 0; i < rows; i++) {
+            out.set(x.subarray(i * columns, (i + 1) * columns), offset + i * ld)
+          }
+          return out.subarray(0, offset + (rows - 1) * ld + columns)
+        }
+        const [aColumns, bColumns] = [transA ? M : K, transB ? K : N]
+        // 208 and 80, 48: multiples of 8 where `extra` is [3, 5, 1].
+        const lda = aColumns + (aColumns === K ? extra[0] : extra[1])
+        const ldb = bColumns + (bColumns === K ? extra[0] : extra[1])
+        const ldc = N + extra[2]
+        const wideA = strided(a, (M * K) / aColumns, aColumns, lda)
+        const wideB = strided(b, (N * K) / bColumns, bColumns, ldb)
+        const wideC = strided(new Float64Array(M * N), M, N, ldc)
+        using x = fromArray(wideA, [wideA.length, 1], 'bf16', device)
+        using y = fromArray(wideB, [wideB.length, 1], 'bf16', device)
+        using out = fromArray(wideC, [wideC.length, 1], 'bf16', device)
+        using from = x.rows(offset, wideA.length - offset)
+        using by = y.rows(offset, wideB.length - offset)
+        using to = out.rows(offset, wideC.length - offset)
+        native().gemm(
+          ...([from.handle, by.handle, to.handle, M, N, K, lda, ldb, ldc] as const),
+          ...([transA, transB, 1, 0] as const),
+        )
+        const got = await to.read()
+        results.push(
+          Float32Array.from({ length: M * N }, (_, i) => got[Math.floor(i / N) * ldc + (i % N)]!),
+        )
+        // What lies between the rows of C is as it was.
+        expect([...got].filter(Number.isNaN).length).toBe((M - 1) * (ldc - N))
+      }
+      for (const result of results) {
+        const shape = { M, N, K, transA, transB }
+        expectAsExactAsBf16(result, (round) => reference.gemm(a, b, shape, round))
+      }
+    },
+  )
+
   it('has the same bits on one thread as on three, and from run to run', async () => {
     const [M, N, K] = [203, 177, 530]
     const a = normal(M * K, 1)
@@ -94,7 +240,7 @@ describe.each(devices.map(named))('gemm on %s', (_, device) => {
     const c = normal(M * N, 3)
     const results = []
     for (const threads of [1, 3, 3]) {
-      using other = openCpu({ isa: device.isa, threads })
+      using other = another(device, threads)
       for (const options of [{ transA: true }, { transB: true, beta: 1 }] satisfies GemmOptions[]) {
         using x = fromArray(a, 'transA' in options ? [K, M] : [M, K], 'bf16', other)
         using y = fromArray(b, 'transB' in options ? [N, K] : [K, N], 'f32', other)

@@ -119,6 +119,43 @@ describe.each(devices.map(named))('the optimizers on %s', (_, device) => {
     }
   })
 
+  it('many small tensors, also empty ones and views off a boundary, change as each alone', async () => {
+    using _scope = scope()
+    const many = Array.from({ length: 70 }, (_, i) => (i * 7) % 40)
+    const run = (n: number, seed: number, offset: number, dtype: 'f32' | 'bf16') => {
+      const [param, master, grad, first, second] = [0, 0, 1, 2, 3].map((add, i) => {
+        const values = new Float64Array(n + offset)
+        values.set(i === 4 ? normal(n, seed + add).map(Math.abs) : normal(n, seed + add), offset)
+        const x = fromArray(values, [n + offset], i === 0 ? dtype : 'f32', device)
+        return x.rows(offset, n)
+      })
+      const t = {
+        param: param!,
+        grad: grad!,
+        first: first!,
+        second: second!,
+        weightDecay: seed / 100,
+      }
+      return dtype === 'bf16' ? { ...t, master: master! } : t
+    }
+    for (const dtype of ['f32', 'bf16'] as const) {
+      const together = many.map((n, i) => run(n, i, i % 3, dtype))
+      adamw(together, { ...options, step: 2 })
+      rmsprop(together, rmspropOptions)
+      const sums = sumSquares(together.map((t) => t.second))
+      for (const i of [0, 1, 2, 3, 69]) {
+        const alone = run(many[i]!, i, 0, dtype)
+        adamw([alone], { ...options, step: 2 })
+        rmsprop([alone], rmspropOptions)
+        const t = together[i]!
+        for (const key of ['param', 'first', 'second'] as const)
+          expect(await t[key].readBytes()).toEqual(await alone[key].readBytes())
+        const sum = await sumSquares([alone.second]).readBytes()
+        expect(await sums.rows(i, 1).readBytes()).toEqual(sum)
+      }
+    }
+  })
+
   it('sumSquares shows what is not finite', async () => {
     using _scope = scope()
     const x = fromArray([1, Number.NaN, 2], [3], 'f32', device)

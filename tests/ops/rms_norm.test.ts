@@ -14,6 +14,10 @@ const shapes = [
   { T: 3, C: 7 },
   { T: 70, C: 131 }, // more than one chunk of dweight; a tail at every register width
   { T: 5, C: 512 },
+  { T: 3, C: 1000 },
+  { T: 2100, C: 8 }, // more rows than chunks of dweight
+  { T: 5, C: 8211 }, // longer than a block of threads holds, no row on a boundary but the first
+  { T: 2, C: 9216 },
 ]
 
 function inputs(T: number, C: number) {
@@ -125,6 +129,27 @@ describe.each(devices.map(named))('rmsNorm on %s', (_, device) => {
     const together = rmsNorm(all, tw, eps).y.rows(37, 1)
     expect(await rmsNorm(all.rows(37, 1), tw, eps).y.read()).toEqual(await together.read())
   })
+
+  it.each(['f32', 'bf16'] as const)(
+    '%s: a row gives the same bits wherever it lies in memory',
+    async (dtype) => {
+      using _scope = scope()
+      const [T, C] = [5, 1031]
+      const { x, residual, weight, dy, dresidual } = inputs(T, C)
+      const tw = fromArray(weight, [C], dtype, device)
+      const run = (first: number, rows: number) => {
+        const [tx, tr, tdy, td] = [x, residual, dy, dresidual].map((v) =>
+          fromArray(v.slice(first * C, (first + rows) * C), [rows, C], dtype, device),
+        )
+        const { y, sum, rstd } = rmsNorm(tx!, tw, eps, tr)
+        const dweight = fromArray(new Float32Array(C), [C], 'f32', device)
+        return [y, sum, rmsNormBackward(tdy!, sum, tw, rstd, dweight, td)]
+      }
+      const alone = run(3, 1)
+      for (const [i, all] of run(0, T).entries())
+        expect(await alone[i]!.readBytes()).toEqual(await all.rows(3, 1).readBytes())
+    },
+  )
 
   it('takes no rows at all', async () => {
     using _scope = scope()

@@ -12,6 +12,8 @@ const cases = [
   { T: 1, heads: 1, rowHeads: 1, D: 2, theta: 10000 },
   { T: 9, heads: 3, rowHeads: 4, D: 64, theta: 10000 },
   { T: 70, heads: 2, rowHeads: 2, D: 30, theta: 1e6 }, // 15 pairs: a tail at every register width
+  { T: 6, heads: 5, rowHeads: 7, D: 128, theta: 10000 },
+  { T: 3, heads: 2, rowHeads: 2, D: 528, theta: 10000 }, // more pairs than one launch takes
 ]
 // Around the multiples of 64 where the kernel changes its anchor, out of order, and far out.
 const positions = [0, 1, 63, 64, 65, 2048, 5, 128, 32767]

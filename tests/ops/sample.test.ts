@@ -51,7 +51,7 @@ describe.each(devices.map(named))('sample on %s', (_, device) => {
     'temperature $temperature, top_k $topK, top_p $topP: the inverse distribution function of the exact set',
     async (c) => {
       const next = random(3)
-      const uniforms = Array.from({ length: 200 }, () => Math.fround(next()))
+      const uniforms = Array.from({ length: 64 }, () => Math.fround(next()))
       const row = normal(1003, 5).map((x) => 3 * x)
       for (const dtype of ['f32', 'bf16'] as const) {
         const p = distribution(row, c, dtype === 'bf16' ? roundToBf16 : Math.fround)
@@ -60,6 +60,35 @@ describe.each(devices.map(named))('sample on %s', (_, device) => {
       }
     },
   )
+
+  it('a long vocabulary with many equal logits: the exact set still', async () => {
+    const next = random(7)
+    const uniforms = Array.from({ length: 12 }, () => Math.fround(next()))
+    const row = normal(20011, 6)
+    for (const c of [
+      { temperature: 1, topK: 0, topP: 0.8 },
+      { temperature: 0.5, topK: 700, topP: 0.9 },
+      { temperature: 2, topK: 0, topP: 1 },
+    ]) {
+      const p = distribution(row, c, roundToBf16)
+      const expected = uniforms.map((u) => choose(p, u))
+      expect(await draw(device, row, uniforms, c, 'bf16')).toEqual(expected)
+    }
+  })
+
+  it('tokens are equal when their weights are, whatever the logits', async () => {
+    const uniforms = Array.from({ length: 32 }, (_, i) => i / 32)
+    const kept = async (row: number[], temperature: number, topK: number, topP: number) =>
+      new Set(await draw(device, row, uniforms, { temperature, topK, topP }))
+    const zeros = [-0, 0, 1e-30, -0, 2e-30, -1]
+    expect(await kept(zeros, 1, 2, 1)).toEqual(new Set([0, 1]))
+    expect(await kept(zeros, 1, 5, 0.5)).toEqual(new Set([0, 1, 2]))
+    expect(await kept([1, 2, 3, 4, 5], 1e30, 3, 1)).toEqual(new Set([0, 1, 2]))
+    expect(await kept([3, Number.NEGATIVE_INFINITY, 3], 1, 2, 0.99)).toEqual(new Set([0, 2]))
+    expect(await kept([3, Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY], 1, 2, 0.9)).toEqual(
+      new Set([0]),
+    )
+  })
 
   it('of equal tokens top_k and top_p keep the lower ids', async () => {
     const uniforms = Array.from({ length: 64 }, (_, i) => i / 64)

@@ -12,6 +12,7 @@ const shapes = [
   { T: 1, F: 1 },
   { T: 3, F: 37 },
   { T: 2, F: 1408 },
+  { T: 2, F: 2056 }, // more than one block a row
 ]
 
 describe('the float64 reference of swigluBackward', () => {

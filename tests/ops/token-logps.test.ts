@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { tokenLogps, tokenLogpsBackward } from '../../src/ops/token-logps.js'
+import { scope } from '../../src/tensor/scope.js'
 import { fromArray } from '../../src/tensor/tensor.js'
 import * as reference from '../reference/token-logps.js'
 import { devices, named } from '../support/devices.js'
@@ -113,6 +114,27 @@ describe.each(devices.map(named))('tokenLogps on %s', (_, device) => {
     using one = fromArray([1], [1], 'i32', device)
     expect(await tokenLogps(nan, one).logps.read()).toEqual(new Float32Array([Number.NaN]))
   })
+
+  it.each(['f32', 'bf16'] as const)(
+    '%s: a row gives the same bits wherever it lies in memory',
+    async (dtype) => {
+      using _scope = scope()
+      const [T, V] = [4, 2051]
+      const logits = normal(T * V, 7)
+      const [target, dlogps] = [integers(T, V, 8), normal(T, 9)]
+      const run = (first: number, rows: number) => {
+        const end = first + rows
+        const x = fromArray(logits.slice(first * V, end * V), [rows, V], dtype, device)
+        const y = fromArray(target.slice(first, end), [rows], 'i32', device)
+        const d = fromArray(dlogps.slice(first, end), [rows], 'f32', device)
+        const { logps, lse } = tokenLogps(x, y)
+        return [logps, lse, tokenLogpsBackward(x, y, lse, d)]
+      }
+      const alone = run(3, 1)
+      for (const [i, all] of run(0, T).entries())
+        expect(await alone[i]!.readBytes()).toEqual(await all.rows(3, 1).readBytes())
+    },
+  )
 
   it('T=0 is nothing, and a target of V is refused by index', async () => {
     using none = fromArray([], [0, 4], 'f32', device)

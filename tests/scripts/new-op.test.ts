@@ -11,6 +11,7 @@ const copied = [
 ]
 const written = [
   ...['native/include/ops/leaky_relu.h', 'native/cpu/ops/leaky_relu.cc', 'src/ops/leaky-relu.ts'],
+  ...['native/cuda/kernels/leaky_relu.cu', 'native/cuda/launch/leaky_relu.cc'],
   ...['tests/reference/leaky-relu.ts', 'tests/ops/leaky-relu.test.ts'],
   'docs/kernels/leaky_relu.md',
 ]
@@ -68,16 +69,28 @@ describe('new-op', () => {
   })
 
   it('leaves C++ that compiles', { timeout: 180_000 }, () => {
-    const include = ['include', 'cpu', 'runtime', 'binding'].map((folder) => `-Inative/${folder}`)
+    const folders = ['include', 'cpu', 'cuda', 'runtime', 'binding']
+    const include = folders.map((folder) => `-Inative/${folder}`)
     const napi = ['node-api-headers/include', 'node-addon-api'].map((path) => {
       return `-Inode_modules/${path}`
     })
     const defines = ['-DWESTWIND_ISA=portable', '-DWESTWIND_ISA_portable', '-DNAPI_VERSION=8']
-    const flags = ['-std=c++20', '-fsyntax-only', '-DNAPI_CPP_EXCEPTIONS', ...defines]
+    const flags = ['-std=c++20', '-fsyntax-only', '-DNODE_ADDON_API_CPP_EXCEPTIONS_ALL', ...defines]
     for (const file of ['native/cpu/ops/leaky_relu.cc', 'native/binding/ops.cc']) {
       const { status, output } = run(process.env.CXX ?? 'c++', ...flags, ...include, ...napi, file)
       expect(output).not.toContain('error')
       expect(status).toBe(0)
     }
+  })
+
+  const nvcc = spawnSync('nvcc', ['--version']).status === 0
+  it.skipIf(!nvcc)('leaves a kernel that nvcc compiles', { timeout: 180_000 }, () => {
+    const flags = ['-ptx', '-arch=compute_80', '-std=c++20', '-Inative/include', '-Inative/cuda']
+    const { status, output } = run(
+      'nvcc',
+      ...[...flags, 'native/cuda/kernels/leaky_relu.cu', '-o', 'leaky_relu.ptx'],
+    )
+    expect(output).toBe('')
+    expect(status).toBe(0)
   })
 })

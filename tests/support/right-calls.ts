@@ -96,6 +96,7 @@ export const functions: Record<string, Case> = {
   loadTokenizer: of(westwind.loadTokenizer, { dir: fixturePath('golden/tiny_tokenizer') }),
   tokenizerFromFiles: of(westwind.tokenizerFromFiles, { 'files|token': tokenizer.files }),
   cpuIsas: of(westwind.cpuIsas, {}),
+  cudaDevices: of(westwind.cudaDevices, {}),
   device: of((...args) => String(Reflect.apply(westwind.device, undefined, args)), { name: 'cpu' }),
   openCpu: of(westwind.openCpu, { 'options|isa|instruction set': { isa: cpu.isa, threads: 1 } }),
   WestwindError: made(westwind.WestwindError, {
@@ -282,14 +283,20 @@ export const methods: Record<string, [object, Record<string, Case>]> = {
       rows: of(x.rows.bind(x), { start: 0, count: 1 }),
     },
   ],
-  Device: [Object.getPrototypeOf(cpu), {}],
+  Device: [Object.getPrototypeOf(cpu), { time: of(cpu.time.bind(cpu), { work: () => {} }) }],
   Scope: [Scope.prototype, {}],
   Model: [westwind.Model.prototype, {}],
   ChatSession: [westwind.ChatSession.prototype, { say: of(say, { 'text|prompt': 'hi', signal }) }],
 }
 
 /** Methods that are marked @internal: no user calls them. */
-export const internal = ['Device.allocate', 'Scope.add', 'Scope.has', 'Scope.remove']
+export const internal = [
+  'Device.allocate',
+  'Device.record',
+  'Scope.add',
+  'Scope.has',
+  'Scope.remove',
+]
 
 function of(call: (...args: never[]) => unknown, args: Record<string, unknown>): Case {
   return { call: (...given) => Reflect.apply(call, undefined, given), args }

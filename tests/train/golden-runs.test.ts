@@ -2,7 +2,6 @@ import { readFile } from 'node:fs/promises'
 import { afterAll, describe, expect, it } from 'vitest'
 import { openSafetensors, readTensor } from '../../src/checkpoint/safetensors.js'
 import type { PairExample, SftExample } from '../../src/data/encode.js'
-import { openCpu } from '../../src/device/device.js'
 import { loadModel, type Model } from '../../src/model/model.js'
 import { globalNorm, gradientSquares } from '../../src/train/diagnose.js'
 import type { DpoOptions } from '../../src/train/dpo-step.js'
@@ -12,13 +11,13 @@ import { Optimizer } from '../../src/train/optimizer.js'
 import { lrAt } from '../../src/train/schedule.js'
 import { sftGradients } from '../../src/train/sft-step.js'
 import type { StepOutcome } from '../../src/train/step.js'
+import { engines, named } from '../support/devices.js'
 import { fixturePath } from '../support/fixtures.js'
 
-const cpu = openCpu()
 const golden = fixturePath('golden')
 
 afterAll(() => {
-  expect(cpu.stats()).toMatchObject({ liveBytes: 0, forgottenTensors: 0 })
+  for (const on of engines) expect(on.stats()).toMatchObject({ liveBytes: 0, forgottenTensors: 0 })
 })
 
 interface GoldenRun {
@@ -129,7 +128,7 @@ async function documents(
   })
 }
 
-describe('twenty steps in float32, step by step', () => {
+describe.each(engines.map(named))('twenty steps in float32, step by step, on %s', (_, on) => {
   it.each(['0_h64d16_full_untied_wd0.0_ga1', '1_h64d32_win16_tied_wd0.1_ga2'])(
     'plain PyTorch with AdamW, %s: loss and gradient norm to 1e-5, weights to 5e-6',
     async (name) => {
@@ -140,7 +139,7 @@ describe('twenty steps in float32, step by step', () => {
         log_f64: { loss: number; grad_norm: number; lr: number; tokens: number }[]
       }
       const read = await batches(`sft_adamw/${name}`)
-      using model = await loadModel(`${golden}/${run.model}/f32`, { device: cpu })
+      using model = await loadModel(`${golden}/${run.model}/f32`, { device: on })
       const ga = run.gradient_accumulation
       const options = { learningRate: 2e-3, weightDecay: run.optimiser.weight_decay }
       const log = await train(model, options, async (step) => {
@@ -162,7 +161,7 @@ describe('twenty steps in float32, step by step', () => {
     async (name) => {
       const run = await readJson(`trl_sft/${name}`)
       const read = await batches(`trl_sft/${name}`)
-      using model = await loadModel(`${golden}/${run.model}/f32`, { device: cpu })
+      using model = await loadModel(`${golden}/${run.model}/f32`, { device: on })
       const options = { learningRate: run.args.lr, weightDecay: run.args.wd }
       const log = await train(model, options, async (step) => {
         const micros = run.optimiser_step_of_micro!.flatMap((s, m) => (s === step + 1 ? [m] : []))
@@ -181,7 +180,7 @@ describe('twenty steps in float32, step by step', () => {
     async ({ name, prefixSharing }) => {
       const run = await readJson(`trl_dpo/${name}`)
       const read = await batches(`trl_dpo/${name}`)
-      using model = await loadModel(`${golden}/${run.model}/f32`, { device: cpu })
+      using model = await loadModel(`${golden}/${run.model}/f32`, { device: on })
       const dpo: DpoOptions = {
         lossType: run.args.loss as DpoOptions['lossType'],
         beta: run.args.beta,

@@ -135,7 +135,7 @@ describe('how long a run is and what it does on the way', () => {
       process.env.WESTWIND_THREADS = threads
       const keys = { max_steps: 4, bf16: true, dtype: 'bfloat16' }
       const { outputDir } = await run(kind, keys)
-      expect(device('cpu').threads).toBe(Number(threads))
+      expect(device('cpu').units).toBe(Number(threads))
       hashes.add(await sha(join(outputDir, 'model.safetensors')))
     }
     device('cpu').dispose()

@@ -5,7 +5,8 @@
 //   backward: dlogits = dlogps[n] · (onehot − softmax),  dhidden = dlogits · weight,  dweight += dlogitsᵀ · hidden
 //
 // Forward with dlogps set also does the backward in the same pass (the upstream gradient is known beforehand, as in
-// SFT). Logits and softmax are f32 in every dtype. Idea: arXiv:2411.09009, arXiv:2410.10989.
+// SFT). Logits and softmax are f32 in every dtype; dlogits may be rounded to it. A row of results depends on its own
+// row of hidden alone. Idea: arXiv:2411.09009, arXiv:2410.10989.
 #pragma once
 #include "../dtype.h"
 
