@@ -70,13 +70,11 @@ export interface CacheInput {
 
 /**
  * Hidden states after the final norm, `[inputs, C]`, of the last token of each input; keys and values
- * of all their tokens join the cache. Inputs that all start at 0 are whole documents and run as one
- * packed row of segments; others see what their slot holds before them.
+ * of all their tokens join the cache. Enqueues ops alone, so that a step can be recorded.
  */
-export function forwardCached(model: Model, cache: KvCache, inputs: readonly CacheInput[]): Tensor {
+export function forwardCached(model: Model, cache: KvCache, tokens: CacheTokens): Tensor {
   using _ = scope()
   const { parameters } = model
-  const tokens = toDevice(model, inputs)
   let h = embedding(parameters.embedding.weight, tokens.ids)
   let delta: Tensor | undefined
   for (const [i, layer] of parameters.layers.entries()) {
@@ -90,7 +88,8 @@ export function forwardCached(model: Model, cache: KvCache, inputs: readonly Cac
   return keep(embedding(final.y, tokens.last))
 }
 
-interface CacheTokens {
+/** What a step takes in, on the device. */
+export interface CacheTokens {
   /** `[T]` i32. */
   ids: Tensor
   rows: CacheRows
@@ -100,7 +99,11 @@ interface CacheTokens {
   segments: Segments | undefined
 }
 
-function toDevice(model: Model, inputs: readonly CacheInput[]): CacheTokens {
+/**
+ * Inputs that all start at 0 are whole documents and run as one packed row of segments; others see what
+ * their slot holds before them.
+ */
+export function cacheTokens(model: Model, inputs: readonly CacheInput[]): CacheTokens {
   const ids: number[] = []
   const slot: number[] = []
   const position: number[] = []
