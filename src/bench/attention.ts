@@ -4,7 +4,7 @@ import { attention, attentionBackward } from '../ops/index.js'
 import { scope } from '../tensor/scope.js'
 import { fromArray } from '../tensor/tensor.js'
 import type { BenchCase } from './harness.js'
-import { normalInput, SampledError, spread } from './inputs.js'
+import { bytesOf, copiesFor, normalInput, SampledError, spread } from './inputs.js'
 import type { BenchModel } from './models.js'
 
 /** Shares of a row that its packed documents have. */
@@ -13,7 +13,7 @@ const documents = [0.3, 0.2, 0.18, 0.13, 0.1]
 /**
  * Causal attention of one document of T tokens, and of six packed ones. Forward counts 2·D operations for
  * q·k and for p·v of each head and visible pair, n²/2 pairs in a document of n; backward 2.5 times the
- * forward, five products against two. Tensors belong to the caller's scope.
+ * forward, five products against two. Bytes: qkv, out, dout, dqkv and lse, each once. Tensors belong to the caller's scope.
  */
 export function attentionCases(
   model: BenchModel,
@@ -43,16 +43,20 @@ function rowCases(
     positions: ints(lengths.flatMap((n) => Array.from({ length: n }, (_, i) => i))),
   }
   const options = { heads, kvHeads, window: null }
-  const qkv = normalInput([T, heads + 2 * kvHeads, D], dtype, device, { seed: 1 })
-  const dout = normalInput([T, heads, D], dtype, device, { seed: 2 })
+  const [wide, narrow] = [T * (heads + 2 * kvHeads) * D, T * heads * D]
+  const copies = copiesFor(device, bytesOf(dtype, wide))
+  const qkv = normalInput([T, heads + 2 * kvHeads, D], dtype, device, { seed: 1, copies })
+  const dout = normalInput([T, heads, D], dtype, device, { seed: 2, copies })
   const saved = attention(qkv.tensor, segments, options)
-  const backward = () =>
-    attentionBackward(dout.tensor, qkv.tensor, saved.out, saved.lse, segments, options)
+  const backward = (turn: number) =>
+    attentionBackward(dout.at(turn), qkv.at(turn), saved.out, saved.lse, segments, options)
+  const ofLse = bytesOf('f32', T * heads)
   const flops = 4 * heads * D * lengths.reduce((sum, n) => sum + (n * n) / 2, 0)
   const truth = new Reference(model, start, qkv.values, dout.values)
   const shared = {
     kernel: 'attention',
     shape: `T=${T} docs=${lengths.length} H=${heads}/${kvHeads} D=${D}`,
+    x: { name: 'T', label: 'tokens', value: T },
     lengths,
     bound: dtype === 'f32' ? 1e-5 : 2 ** -6,
   }
@@ -61,9 +65,10 @@ function rowCases(
       ...shared,
       mode: 'forward',
       flops,
-      run: () => {
+      bytes: bytesOf(dtype, wide, narrow) + ofLse,
+      run: (turn) => {
         using _ = scope()
-        attention(qkv.tensor, segments, options)
+        attention(qkv.at(turn), segments, options)
       },
       error: async () => truth.forwardError(await saved.out.read(), await saved.lse.read()),
     },
@@ -71,13 +76,14 @@ function rowCases(
       ...shared,
       mode: 'backward',
       flops: 2.5 * flops,
-      run: () => {
+      bytes: bytesOf(dtype, 2 * wide, 2 * narrow) + ofLse,
+      run: (turn) => {
         using _ = scope()
-        backward()
+        backward(turn)
       },
       error: async () => {
         using _ = scope()
-        const dqkv = await backward().read()
+        const dqkv = await backward(0).read()
         return truth.backwardError(await saved.out.read(), await saved.lse.read(), dqkv)
       },
     },

@@ -1,10 +1,10 @@
 import type { Device } from '../device/device.js'
 import type { ModelDType } from '../model/model.js'
-import { linearLogps, linearLogpsBackward } from '../ops/index.js'
+import { fill, linearLogps, linearLogpsBackward } from '../ops/index.js'
 import { scope } from '../tensor/scope.js'
 import { empty, fromArray } from '../tensor/tensor.js'
 import type { BenchCase } from './harness.js'
-import { normalInput, SampledError, spread } from './inputs.js'
+import { bytesOf, copiesFor, normalInput, SampledError, spread } from './inputs.js'
 import type { BenchModel } from './models.js'
 
 interface Sizes {
@@ -15,8 +15,9 @@ interface Sizes {
 
 /**
  * The vocabulary head over N scored positions: forward (2·N·V·C operations), backward (4·N·V·C; the logits
- * that it computes again are not counted), and both in one pass as dSFT runs them (6·N·V·C). Tensors
- * belong to the caller's scope.
+ * that it computes again are not counted), and both in one pass as dSFT runs them (6·N·V·C). Bytes: hidden
+ * states, weight and gradients, each once; what is one number a position counts none. Tensors belong to the
+ * caller's scope.
  */
 export function linearLogpsCases(
   model: BenchModel,
@@ -25,30 +26,36 @@ export function linearLogpsCases(
   dtype: ModelDType,
 ): BenchCase[] {
   const { hidden: C, vocabulary: V } = model
-  const hidden = normalInput([N, C], dtype, device, { seed: 1 })
-  const weight = normalInput([V, C], dtype, device, { seed: 2, deviation: 1 / Math.sqrt(C) })
+  const read = bytesOf(dtype, N * C, V * C)
+  const copies = copiesFor(device, read)
+  const hidden = normalInput([N, C], dtype, device, { seed: 1, copies })
+  const deviation = 1 / Math.sqrt(C)
+  const weight = normalInput([V, C], dtype, device, { seed: 2, deviation, copies })
   const ids = Int32Array.from({ length: N }, (_, n) => (n * 7919) % V)
   const gradient = Float32Array.from({ length: N }, (_, n) => ((n % 5) - 2) / N)
   const target = fromArray(ids, [N], 'i32', device)
   const dlogps = fromArray(gradient, [N], 'f32', device)
   const dweight = empty([V, C], 'f32', device)
-  const inputs = [hidden.tensor, weight.tensor, target] as const
-  const { lse } = linearLogps(...inputs)
-  const forward = () => linearLogps(...inputs)
-  const backward = () => linearLogpsBackward(...inputs, lse, dlogps, dweight)
-  const both = () => linearLogps(...inputs, { dlogps, dweight })
-  const zero = () => dweight.write(new Float32Array(V * C))
+  const inputs = (turn: number) => [hidden.at(turn), weight.at(turn), target] as const
+  const forward = (turn: number) => linearLogps(...inputs(turn))
+  const { lse } = forward(0)
+  const backward = (turn: number) => linearLogpsBackward(...inputs(turn), lse, dlogps, dweight)
+  const both = (turn: number) => linearLogps(...inputs(turn), { dlogps, dweight })
+  const zero = () => fill(dweight, 0)
   zero()
+  // dhidden is written, dweight added to.
+  const gradients = bytesOf(dtype, N * C) + bytesOf('f32', 2 * V * C)
   const truth = new Truth({ N, C, V }, hidden.values, weight.values, ids, gradient)
   const shared = {
     kernel: 'linear_logps',
     shape: `N=${N} C=${C} V=${V}`,
+    x: { name: 'N', label: 'scored tokens', value: N },
     // Gradients by bf16 hidden states are rounded to 8 bits; log-probs are f32.
     bound: dtype === 'f32' ? 1e-4 : 2 ** -7,
   }
-  const inScope = (op: () => unknown) => () => {
+  const inScope = (op: (turn: number) => unknown) => (turn: number) => {
     using _ = scope()
-    op()
+    op(turn)
   }
   return [
     {
@@ -56,10 +63,11 @@ export function linearLogpsCases(
       mode: 'forward',
       bound: 1e-5,
       flops: 2 * N * V * C,
+      bytes: read,
       run: inScope(forward),
       error: async () => {
         using _ = scope()
-        const out = forward()
+        const out = forward(0)
         return truth.logpsError(await out.logps.read(), await out.lse.read())
       },
     },
@@ -67,11 +75,12 @@ export function linearLogpsCases(
       ...shared,
       mode: 'backward',
       flops: 4 * N * V * C,
+      bytes: read + gradients,
       run: inScope(backward),
       error: async () => {
         using _ = scope()
         zero()
-        const dhidden = await backward().read()
+        const dhidden = await backward(0).read()
         return truth.gradientError(await lse.read(), dhidden, await dweight.read())
       },
     },
@@ -79,11 +88,12 @@ export function linearLogpsCases(
       ...shared,
       mode: 'one pass',
       flops: 6 * N * V * C,
+      bytes: read + gradients,
       run: inScope(both),
       error: async () => {
         using _ = scope()
         zero()
-        const out = both()
+        const out = both(0)
         const sums = await out.lse.read()
         return Math.max(
           truth.logpsError(await out.logps.read(), sums),

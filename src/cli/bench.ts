@@ -1,9 +1,13 @@
-import { Argument, Option } from 'commander'
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
 import { benchCases } from '../bench/cases.js'
+import { cublasLtMissing } from '../bench/cublaslt.js'
 import { type BenchResult, measure } from '../bench/harness.js'
+import { benchMachine, type Machine } from '../bench/machine.js'
 import { benchModels } from '../bench/models.js'
-import { benchSft, readBatches } from '../bench/sft.js'
+import { csvHeader, csvLines, machineLine, tableHeader, tableLine } from '../bench/report.js'
+import { benchSft, readBatches, type SftBenchResult } from '../bench/sft.js'
 import { device as openDevice } from '../device/device.js'
+import { knownPeaks } from '../device/peaks.js'
 import type { ModelDType } from '../model/model.js'
 import { isolated, scope } from '../tensor/scope.js'
 import { peakFlops } from '../train/peak.js'
@@ -13,18 +17,64 @@ import { count, withDevice } from './options.js'
 interface Flags {
   device: string
   dtype: ModelDType
-  model: string
-  tokens: number
-  repetitions: number
+  model?: string
+  tokens?: number[]
+  repetitions?: number
   batches?: string
   json?: true
   csv?: true
 }
 
+/** What a laptop times in seconds, and what a GPU is bought for. Optimizer state of the latter fits no single GPU. */
+const defaults = {
+  cpu: { model: 'bench-S', sftModel: 'bench-S', tokens: [2048], repetitions: 5 },
+  gpu: { model: 'mistral-7b', sftModel: 'bench-M', tokens: [4096, 8192], repetitions: 20 },
+}
+
 const what = [...Object.keys(benchCases), 'sft']
 
-export const registerBench: Register = (program, { stdout, signal }) => {
-  const command = program
+export const registerBench: Register = (program, { stdout, stderr, signal }) => {
+  const line = (text: string) => void stdout.write(`${text}\n`)
+  const remark = (text: string) => void stderr.write(`${text}\n`)
+  withDevice(benchCommand(program)).action(async (only: string | undefined, flags: Flags) => {
+    const device = openDevice(flags.device)
+    const { dtype } = flags
+    const on = defaults[device.name === 'cpu' ? 'cpu' : 'gpu']
+    const { repetitions = on.repetitions, tokens = on.tokens, model = on.model } = flags
+    const machine = benchMachine(device)
+    const peaks = { flops: await peakFlops(device, dtype), memory: knownPeaks(device).memory }
+    const print = printer(flags, model, machine, line)
+    const missing = device.name === 'cpu' ? '' : await cublasLtMissing(device)
+    if (missing && (only ?? 'gemm') === 'gemm')
+      remark(`gemm without cuBLASLt beside it: ${missing}`)
+    for (const [name, make] of Object.entries(benchCases)) {
+      if (only !== undefined && only !== name) continue
+      for (const T of name === 'adamw' ? tokens.slice(0, 1) : tokens) {
+        await isolated(async () => {
+          using _ = scope()
+          const options = { device, dtype, repetitions, peaks, signal, remark }
+          const cublasLt = missing === undefined
+          const cases = make(benchModels[model]!, T, device, dtype, { cublasLt })
+          print(await measure(cases, options))
+        })
+      }
+    }
+    if (only !== undefined && only !== 'sft') return
+    const batches = flags.batches === undefined ? undefined : await readBatches(flags.batches)
+    const sftModel = flags.model ?? on.sftModel
+    const result = await benchSft(benchModels[sftModel]!, {
+      ...{ device, dtype, steps: repetitions, warmup: 1, signal },
+      ...(batches && { batches }),
+    })
+    const named = { kernel: 'sft step', model: sftModel, dtype, ...result, ...machine }
+    if (flags.json) line(JSON.stringify(named))
+    else if (!flags.csv) line(sftLine(`${sftModel} ${dtype}`, result, peaks.flops))
+  })
+}
+
+function benchCommand(program: Command): Command {
+  const { cpu, gpu } = defaults
+  return program
     .command('bench')
     .description(
       'Time ops and whole steps on this machine. Results are checked before they are timed.',
@@ -32,96 +82,56 @@ export const registerBench: Register = (program, { stdout, signal }) => {
     .addArgument(new Argument('[what]', 'one of them; default: all').choices(what))
     .addOption(new Option('--dtype <type>').choices(['f32', 'bf16']).default('bf16'))
     .addOption(
-      new Option('--model <name>', 'shapes').choices(Object.keys(benchModels)).default('bench-S'),
+      new Option('--model <name>', `shapes; default: ${cpu.model}, on a GPU ${gpu.model}`).choices(
+        Object.keys(benchModels),
+      ),
     )
-    .option('--tokens <n>', 'tokens of a row', count(1), 2048)
-    .option('--repetitions <n>', 'timed runs; the median counts', count(1), 5)
+    .option(
+      '--tokens <n,...>',
+      `tokens of a row, one or more numbers; default: ${cpu.tokens}, on a GPU ${gpu.tokens}`,
+      counts,
+    )
+    .option(
+      '--repetitions <n>',
+      `timed runs; the median counts; default: ${cpu.repetitions}, on a GPU ${gpu.repetitions}`,
+      count(1),
+    )
     .option('--batches <file>', 'sft: the token batches of this safetensors file')
     .option('--json', 'one JSON object per line')
-    .option('--csv', 'comma-separated values')
-  withDevice(command).action(async (only: string | undefined, flags: Flags) => {
-    const device = openDevice(flags.device)
-    const { dtype, repetitions, tokens } = flags
-    const model = benchModels[flags.model]!
-    const peak = await peakFlops(device, dtype)
-    const printed = printer(flags, (line) => stdout.write(`${line}\n`))
-    for (const [name, make] of Object.entries(benchCases)) {
-      if (only !== undefined && only !== name) continue
-      await isolated(async () => {
-        using _ = scope()
-        const options = { device, dtype, repetitions, peakFlops: peak, signal }
-        printed(await measure(make(model, tokens, device, dtype), options))
-      })
-    }
-    if (only !== undefined && only !== 'sft') return
-    const batches = flags.batches === undefined ? undefined : await readBatches(flags.batches)
-    const result = await benchSft(model, {
-      ...{ device, dtype, steps: repetitions, warmup: 1, signal },
-      ...(batches && { batches }),
-    })
-    const named = { kernel: 'sft step', model: flags.model, dtype, ...result }
-    if (flags.json) stdout.write(`${JSON.stringify(named)}\n`)
-    else {
-      const { s_per_step, tokens_per_s, useful_tflops, peak_rss_mb } = result
-      const share = ((useful_tflops * 1e14) / peak).toFixed(0)
-      stdout.write(
-        `sft step ${flags.model} ${dtype}: ${s_per_step.toFixed(2)} s, ${tokens_per_s.toFixed(0)} tokens/s, ` +
-          `${(useful_tflops * 1000).toFixed(1)} GFLOP/s (${share}% of the GEMM peak), peak RSS ${peak_rss_mb.toFixed(0)} MiB\n`,
-      )
-    }
-  })
+    .addOption(
+      new Option('--csv', "comma-separated values in Liger's columns; ops only").conflicts('json'),
+    )
 }
 
-const columns = [
-  'kernel',
-  'mode',
-  'shape',
-  'dtype',
-  'error',
-  'ms',
-  'ms20',
-  'ms80',
-  'gflops',
-  'ofPeak',
-] as const
+function counts(text: string): number[] {
+  const list = text.split(',').map(count(1))
+  if (new Set(list).size === list.length) return list
+  throw new InvalidArgumentError('Expected different numbers.')
+}
 
-function printer(flags: Flags, line: (text: string) => void): (rows: BenchResult[]) => void {
-  let header = !flags.json
-  return (rows) => {
-    if (header && flags.csv) line(columns.join(','))
-    else if (header)
-      line(
-        row([
-          'kernel',
-          'mode',
-          'shape',
-          'dtype',
-          'error',
-          'ms',
-          '20 %',
-          '80 %',
-          'GFLOP/s',
-          'of peak',
-        ]),
-      )
-    header = false
-    for (const result of rows) {
-      if (flags.json) line(JSON.stringify(result))
-      else if (flags.csv) line(columns.map((name) => result[name]).join(','))
-      else {
-        const { kernel, mode, shape, dtype, error, ms, ms20, ms80, gflops, ofPeak } = result
-        const numbers = [ms, ms20, ms80].map((x) => x.toFixed(2))
-        const speed = [gflops.toFixed(1), `${(100 * ofPeak).toFixed(0)}%`]
-        line(row([kernel, mode, shape, dtype, error.toExponential(1), ...numbers, ...speed]))
-      }
+function printer(
+  { json, csv, dtype }: Flags,
+  model: string,
+  machine: Machine,
+  line: (text: string) => void,
+): (results: readonly BenchResult[]) => void {
+  let header = json ? [] : csv ? [csvHeader] : [machineLine(machine, dtype), tableHeader]
+  return (results) => {
+    header.forEach(line)
+    header = []
+    for (const result of results) {
+      if (json) line(JSON.stringify({ ...result, model, ...machine }))
+      else if (csv) csvLines(result, model, machine).forEach(line)
+      else line(tableLine(result))
     }
   }
 }
 
-const widths = [13, 17, 26, 6, 9, 10, 10, 10, 9, 9]
-
-function row(cells: readonly string[]): string {
-  return cells
-    .map((cell, i) => (i < 4 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-    .join(' ')
+function sftLine(title: string, result: SftBenchResult, peak: number): string {
+  const { s_per_step, tokens_per_s, useful_tflops, peak_rss_mb } = result
+  const share = ((useful_tflops * 1e14) / peak).toFixed(0)
+  return (
+    `sft step ${title}: ${s_per_step.toFixed(2)} s, ${tokens_per_s.toFixed(0)} tokens/s, ` +
+    `${useful_tflops.toFixed(4)} TFLOP/s (${share}% of the GEMM peak), peak RSS ${peak_rss_mb.toFixed(0)} MiB`
+  )
 }
