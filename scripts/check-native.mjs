@@ -1,8 +1,9 @@
-// Checks the C++: format (clang-format), suspicious code (clang-tidy, where it is installed), and the rule of
-// native/cpu/ops.h, that the code of one instruction set leaves no symbol a linker would share with another.
+// Checks the C++ and CUDA: format (clang-format), suspicious code (clang-tidy, where it is installed), the rule of
+// native/cpu/ops.h, that the code of one instruction set leaves no symbol a linker would share with another, and that
+// ptxas takes every kernel without spilling a register to memory.
 // `--fix` formats in place first.
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -28,7 +29,7 @@ function checkFormat(fix) {
   const clangFormat = join(root, 'node_modules/.bin/clang-format')
   if (!runs(clangFormat))
     return skip('format', 'the clang-format of node_modules does not run here')
-  const sources = files('native', /\.(h|cc)$/)
+  const sources = files('native', /\.(h|cc|cu|cuh)$/)
   if (fix) spawnSync(clangFormat, ['-i', ...sources], { cwd: root, stdio: 'inherit' })
   const { stderr } = spawnSync(clangFormat, ['--dry-run', ...sources], {
     cwd: root,
@@ -38,9 +39,34 @@ function checkFormat(fix) {
   report('format', bad.length && `run \`node scripts/check-native.mjs --fix\` for ${bad.join(' ')}`)
 }
 
-// Resolves to what clang-tidy has to say about a file, empty if nothing.
-function tidy(file) {
-  const include = ['include', 'cpu', 'runtime', 'binding'].map((folder) => `-Inative/${folder}`)
+// Runs one command on each of a list of arguments, as many at a time as there are processors; resolves to what
+// `said(output, exitCode, args)` makes of each, without the empty ones.
+async function forEach(command, list, said) {
+  const queue = [...list]
+  const findings = []
+  const worker = async () => {
+    for (let args = queue.shift(); args !== undefined; args = queue.shift()) {
+      const child = spawn(command, args, { cwd: root })
+      let output = ''
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on('data', (text) => {
+          output += text
+        })
+      }
+      const code = await new Promise((resolve) => child.on('close', resolve))
+      const text = said(output, code, args)
+      if (text) findings.push(text)
+    }
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, worker))
+  return findings
+}
+
+async function checkTidy() {
+  if (!runs('clang-tidy')) return skip('clang-tidy', 'it is not on the PATH')
+  const include = ['include', 'cpu', 'cuda', 'runtime', 'binding'].map(
+    (folder) => `-Inative/${folder}`,
+  )
   const napi = ['node-api-headers/include', 'node-addon-api'].map(
     (path) => `-isystemnode_modules/${path}`,
   )
@@ -51,26 +77,49 @@ function tidy(file) {
     'NODE_ADDON_API_CPP_EXCEPTIONS_ALL',
   ]
   const flags = ['-std=c++20', ...include, ...napi, ...define.map((name) => `-D${name}`)]
-  const child = spawn('clang-tidy', ['--quiet', file, '--', ...flags], { cwd: root })
-  let output = ''
-  child.stdout.on('data', (text) => {
-    output += text
-  })
-  return new Promise((resolve) => child.on('close', (code) => resolve(code === 0 ? '' : output)))
+  const cuda = cudaHeaders()
+  const sources = files('native', /\.cc$/).filter((file) => cuda || !/^native.cuda/.test(file))
+  if (cuda) flags.push(`-isystem${cuda}`)
+  const findings = await forEach(
+    'clang-tidy',
+    sources.map((file) => ['--quiet', file, '--', ...flags]),
+    (output, code) => (code === 0 ? '' : output),
+  )
+  report('clang-tidy', findings.length && `\n${findings.join('\n')}`)
 }
 
-async function checkTidy() {
-  if (!runs('clang-tidy')) return skip('clang-tidy', 'it is not on the PATH')
-  const queue = files('native', /\.cc$/)
-  const findings = []
-  const worker = async () => {
-    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-      const said = await tidy(file)
-      if (said) findings.push(said)
-    }
-  }
-  await Promise.all(Array.from({ length: availableParallelism() }, worker))
-  report('clang-tidy', findings.length && `\n${findings.join('\n')}`)
+// Where cuda.h is, as the build found it.
+function cudaHeaders() {
+  const cache = join(root, 'build/CMakeCache.txt')
+  if (!existsSync(cache)) return undefined
+  return /^CUDA_HEADERS_FOUND:PATH=(\/.*)$/m.exec(readFileSync(cache, 'utf8'))?.[1]
+}
+
+// The machine code of every kernel, as the driver or a full build would have it: the PTX of build/cuda for each
+// architecture it is meant for.
+async function checkKernels() {
+  const what = 'kernels in machine code'
+  if (!existsSync(join(root, 'build/cuda'))) return skip(what, 'a build without CUDA')
+  if (!runs('ptxas')) return skip(what, 'ptxas is not on the PATH')
+  const jobs = files('build/cuda', /\.ptx$/).flatMap((file) =>
+    (/_sm90\.ptx$/.test(file) ? ['sm_90a'] : ['sm_80', 'sm_89', 'sm_90a']).map((arch) => [
+      '-v',
+      `-arch=${arch}`,
+      file,
+      '-o',
+      '/dev/null',
+    ]),
+  )
+  const findings = await forEach('ptxas', jobs, (output, code, args) => {
+    const where = `${relative('build/cuda', args[2])} for ${args[1].slice('-arch='.length)}`
+    if (code !== 0) return `${where}: ${output}`
+    // A kernel's name comes in one line, its spills in the next but one.
+    const spills = [...output.matchAll(/properties for (\w+)\n.*?(\d+) bytes spill stores/g)]
+    const bad = spills.filter(([, , bytes]) => bytes !== '0').map(([, name]) => name)
+    const serial = /wgmma.*serializ/i.test(output) ? ['wgmma serialised'] : []
+    return bad.length + serial.length > 0 ? `${where}: ${[...bad, ...serial].join(', ')}` : ''
+  })
+  report(what, findings.length && `\n  ${findings.join('\n  ')}`)
 }
 
 // Weak symbols (V, W, u) outside the namespace of the set: bodies of which the linker keeps one for all sets.
@@ -103,5 +152,6 @@ function checkSharedSymbols() {
 
 checkFormat(process.argv.includes('--fix'))
 checkSharedSymbols()
+await checkKernels()
 await checkTidy()
 process.exit(failed ? 1 : 0)

@@ -1,0 +1,75 @@
+// Runs the tests of the CUDA backend: on the machine's GPU, or on a PTX simulator where there is none.
+//   node scripts/test-cuda.mjs [--simulator DIR] [--arch 80,90] [vitest arguments ...]
+// DIR has the sources of a libcuda.so.1 that executes PTX on the CPU, with checks of memory, initialisation and races; it is
+// built into build/simulator. Without arguments for vitest: every op, the driver layer, runs beside the CPU's, golden models, and
+// on a GPU golden runs too.
+// Ends with the counts of all passes.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { buildSimulator, root, simulated, simulatorIn, take } from './simulator.mjs'
+
+const given = process.argv.slice(2)
+const simulator = simulatorIn(given)
+const archs = take(given, '--arch', '80,90').split(',')
+const all = ['tests/ops', 'tests/cuda', 'tests/native/recording', 'tests/model/golden']
+const long = ['tests/train/golden-runs'] // ten minutes on a simulator
+
+const run = (command, args, env = {}) =>
+  spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } })
+
+function stop(message) {
+  console.error(`test-cuda: ${message}`)
+  process.exit(1)
+}
+
+function onSimulator() {
+  const library = buildSimulator(simulator)
+  if (!library) stop(`${simulator} does not build`)
+  return archs.map((arch) => ({
+    name: `simulated sm_${arch}`,
+    env: simulated(library, arch),
+    filters: all,
+  }))
+}
+
+const facts = spawnSync(process.execPath, ['bin/westwind.js', 'inspect', 'device', '--json'], {
+  cwd: root,
+  encoding: 'utf8',
+})
+if (facts.status !== 0) stop(`westwind inspect device failed: ${facts.stderr}`)
+const gpus = JSON.parse(facts.stdout).cuda
+if (gpus.length === 0 && !existsSync(join(simulator, 'Makefile'))) {
+  console.log(`test-cuda: skipped: no GPU here, and no simulator in ${simulator}`)
+  process.exit(0)
+}
+const gpu = gpus[0] && { name: gpus[0].name, env: {}, filters: [...all, ...long] }
+const passes = gpu ? [gpu] : onSimulator()
+
+const folder = mkdtempSync(join(tmpdir(), 'westwind-cuda-'))
+const total = { passed: 0, failed: 0, skipped: 0 }
+let good = true
+for (const pass of passes) {
+  const { name, env } = pass
+  const filters = given.length > 0 ? given : pass.filters
+  console.log(`test-cuda: ${filters.join(' ')} on ${name}`)
+  const file = join(folder, 'report.json')
+  const reporters = ['--reporter=dot', '--reporter=json', `--outputFile=${file}`]
+  const args = ['run', ...filters, ...reporters, '--testTimeout=900000'] // simulated minutes are long
+  const vitest = join(root, 'node_modules/vitest/vitest.mjs')
+  const { status } = run(process.execPath, [vitest, ...args], {
+    ...env,
+    WESTWIND_TEST_DEVICES: 'cuda',
+  })
+  good &&= status === 0 && existsSync(file)
+  if (!existsSync(file)) continue
+  const report = JSON.parse(readFileSync(file, 'utf8'))
+  rmSync(file)
+  total.passed += report.numPassedTests
+  total.failed += report.numFailedTests
+  total.skipped += report.numPendingTests + report.numTodoTests
+}
+rmSync(folder, { recursive: true })
+console.log(`test-cuda: ${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
+process.exit(good && total.failed === 0 && total.passed > 0 ? 0 : 1)
