@@ -1,4 +1,4 @@
-import type { Round } from '../support/exactness.js'
+import { exact, type Round } from '../support/exactness.js'
 import { gemm } from './gemm.js'
 import { tokenLogps, tokenLogpsBackward } from './token-logps.js'
 
@@ -8,7 +8,10 @@ export interface LinearCase {
   V: number
 }
 
-/** Everything linear_logps can give, in float64: inputs and dhidden rounded, logits and their softmax not. */
+/**
+ * Everything linear_logps can give, in float64: inputs and dhidden rounded, logits and their softmax not.
+ * `roundGradient` rounds the gradient by the logits.
+ */
 export function linearLogps(
   hidden: ArrayLike<number>,
   weight: ArrayLike<number>,
@@ -16,13 +19,13 @@ export function linearLogps(
   dlogps: ArrayLike<number>,
   { N, C, V }: LinearCase,
   round: Round,
+  roundGradient: Round = exact,
 ) {
-  const exact: Round = (x) => x
   const h = Float64Array.from(hidden, round)
   const w = Float64Array.from(weight, round)
   const logits = gemm(h, w, { M: N, N: V, K: C, transB: true }, exact)
   const { logps, lse } = tokenLogps(logits, target, V, exact)
-  const dlogits = tokenLogpsBackward(logits, target, dlogps, V, exact)
+  const dlogits = tokenLogpsBackward(logits, target, dlogps, V, exact).map(roundGradient)
   const entropy = new Float64Array(N)
   const hit = new Float64Array(N)
   for (let n = 0; n < N; n++) {
