@@ -6,7 +6,6 @@
 #include <omp.h>
 #endif
 
-#include "gemm_block.h"
 #include "gemm_kernel.h"
 #include "parallel.h"
 
@@ -190,8 +189,6 @@ Status multiply_all(const GemmParams& p, bool parallel) {
 namespace WESTWIND_ISA {
 
 Status gemm(const GemmParams& p) { return multiply_all(p, p.M * p.N * p.K >= kWorthThreads); }
-
-Status gemm_block(const GemmParams& p) { return multiply_all(p, false); }
 
 }  // namespace WESTWIND_ISA
 }  // namespace westwind

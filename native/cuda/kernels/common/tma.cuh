@@ -1,7 +1,7 @@
 // Tile copies between global and shared memory by the tensor memory accelerator (PTX ISA, "cp.async.bulk.tensor"). One
 // thread issues for the block. Coordinates are elements, innermost first, may be negative or past the end (loads fill
-// with zeros, stores leave out). Shared tiles of a swizzled map start on a 1024-byte boundary (128-byte swizzle; 512
-// and 256 for the narrower ones).
+// with zeros, stores leave out). The 128-byte swizzle goes by address bits 7 to 9, so a tile that wgmma reads starts on
+// a 1024-byte boundary (512 and 256 for the narrower swizzles); a box of some of its rows may start at any of them.
 #pragma once
 #include <cuda.h>
 #include <stdint.h>
