@@ -14,7 +14,9 @@ const shapes = [
   { T: 3, C: 7 },
   { T: 70, C: 131 }, // more than one chunk of dweight; a tail at every register width
   { T: 5, C: 512 },
-  { T: 3, C: 1000 },
+  { T: 9, C: 1000 },
+  { T: 6, C: 1032 },
+  { T: 5, C: 2056 },
   { T: 2100, C: 8 }, // more rows than chunks of dweight
   { T: 5, C: 8211 }, // longer than a block of threads holds, no row on a boundary but the first
   { T: 2, C: 9216 },

@@ -1,6 +1,6 @@
 // rms_norm: a team of threads keeps a row in registers, so that it is read once; beyond 16 elements a thread the rest
-// of the row is read a second time, from L2. Teams are a warp (C <= 512), 256 threads (C <= 4096) or 512. f32 after the
-// load.
+// of the row is read a second time, from L2. Teams are the least power of two of threads, 32 to 512, that holds a row.
+// f32 after the load.
 // Backward: a team walks a chunk of rows and keeps its share of weight and dweight in registers; a second kernel adds
 // the chunks in a fixed order. Limited by HBM: 2 or 4 elements of the dtype per element forward (without, with
 // residual), 3 or 4 backward, and 8 bytes of partial dweight per column and chunk. Contract: ops/rms_norm.h
@@ -18,7 +18,7 @@ template <class T>
 constexpr int kHeld = kHeldElements / kVec<T>;  // groups
 
 template <int kTeam>
-constexpr int kThreads = kTeam < 256 ? 256 : kTeam;  // of a block
+constexpr int kThreads = kTeam == 32 ? 256 : kTeam;  // of a block
 
 template <int kTeam>
 __device__ __forceinline__ float team_sum(float x, float* partials) {
@@ -229,9 +229,13 @@ __device__ __forceinline__ void sum_chunks(const RmsNormBackwardLaunch& launch) 
     backward<T, kTeam>(p);                                                                  \
   }
 RMS_NORM(f32, float, 32)
+RMS_NORM(f32, float, 64)
+RMS_NORM(f32, float, 128)
 RMS_NORM(f32, float, 256)
 RMS_NORM(f32, float, 512)
 RMS_NORM(bf16, bf16, 32)
+RMS_NORM(bf16, bf16, 64)
+RMS_NORM(bf16, bf16, 128)
 RMS_NORM(bf16, bf16, 256)
 RMS_NORM(bf16, bf16, 512)
 #undef RMS_NORM

@@ -1,6 +1,7 @@
 #include "params/rms_norm.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "names.h"
 #include "ops.h"
@@ -13,13 +14,15 @@ namespace {
 constexpr int64_t kLeastRows = 4;
 constexpr int64_t kMostChunks = 512;
 
-// Threads that share a row: 16 elements each, a warp, a block of 256, or one of 512 that reads what is left twice.
-constexpr int kTeams[] = {32, 256, 512};
-int team_for(int64_t C) { return kTeams[C <= 32 * 16 ? 0 : C <= 256 * 16 ? 1 : 2]; }
+// Threads that share a row, 16 elements each: the fewest that hold it, or 512 that read what is left twice.
+constexpr int kTeams[] = {32, 64, 128, 256, 512};
+int team_for(int64_t C) {
+  return *std::find_if(std::begin(kTeams), std::end(kTeams) - 1, [&](int team) { return C <= team * 16; });
+}
 
 // `rows` teams, and the name of the kernel for them.
 Launch blocks_of(int team, int64_t rows) {
-  const int threads = std::max(team, 256);
+  const int threads = team == 32 ? 256 : team;
   const int64_t teams = threads / team;
   return {{static_cast<unsigned>((rows + teams - 1) / teams)}, static_cast<unsigned>(threads)};
 }

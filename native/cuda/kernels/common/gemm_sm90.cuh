@@ -4,6 +4,7 @@
 // their common columns of B each, for both. Limited by the tensor cores; the narrow tile (decoding) by HBM. Contract:
 // ops/gemm.h
 #pragma once
+#include "gemm_update.cuh"
 #include "mbarrier.cuh"
 #include "mma.cuh"
 #include "params/gemm_sm90.h"
@@ -188,7 +189,7 @@ struct Output {
         if (leads()) tma_store_wait_read<1>();
         sync();
       }
-      fill(acc + s * kColumns / 2, slab);
+      beta == 0.f ? fill<false>(acc + s * kColumns / 2, slab) : fill<true>(acc + s * kColumns / 2, slab);
       fence_async_shared();
       sync();
       slabs.slot ^= 1;
@@ -216,7 +217,8 @@ struct Output {
         for (int right = 0; right < 2; ++right) {
           if (8 * g + right >= columns) continue;
           T* at = c + 8 * g + right;
-          *at = from_f32<T>(value(acc[4 * g + 2 * below + right], beta == 0.f ? 0.f : to_f32(*at)));
+          const float product = acc[4 * g + 2 * below + right];
+          *at = from_f32<T>(updated(product, alpha, beta, beta == 0.f ? 0.f : to_f32(*at)));
         }
       }
     }
@@ -225,9 +227,9 @@ struct Output {
  private:
   __device__ __forceinline__ bool leads() const { return threadIdx.x % 128 == 0; }
   __device__ __forceinline__ void sync() const { sync_threads(1 + warpgroup, 128); }
-  // updated() of gemm_update.cuh to the bit: adding -0 changes nothing.
+  template <bool kUpdate>
   __device__ __forceinline__ float value(float product, float old) const {
-    return __fmaf_rn(alpha, product, beta == 0.f ? -0.f : __fmul_rn(beta, old));
+    return updated(product, alpha, kUpdate ? beta : 0.f, old);
   }
   __device__ __forceinline__ void load_slab(int s, uint32_t slot) const {
     if (s >= kSlabs || n + s * kColumns >= p.N) return;
@@ -235,7 +237,8 @@ struct Output {
     tma_load(memory + slot * kSlab, &p.c, n + s * kColumns, m, sum, arrived + 8 * slot);
   }
 
-  // The slab's share of acc, combined with the old values that lie there if beta is not 0. 128-byte swizzle.
+  // The slab's share of acc, combined with the old values that lie there if beta is not 0 (kUpdate). 128-byte swizzle.
+  template <bool kUpdate>
   __device__ __forceinline__ void fill(const float* acc, uint32_t slab) const {
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x % 128 / 32 * 16;
     if constexpr (sizeof(T) == 2) {
@@ -244,12 +247,12 @@ struct Output {
 #pragma unroll
       for (int g = 0; g < 8; g += 2) {
         uint32_t pairs[4] = {};
-        if (beta != 0.f) ldmatrix_x4(pairs, at ^ g << 4);
+        if constexpr (kUpdate) ldmatrix_x4(pairs, at ^ g << 4);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float* x = acc + 4 * g + 2 * i;
-          pairs[i] = pack_bf16(value(x[0], __uint_as_float(pairs[i] << 16)),
-                               value(x[1], __uint_as_float(pairs[i] & 0xffff0000u)));
+          pairs[i] = pack_bf16(value<kUpdate>(x[0], __uint_as_float(pairs[i] << 16)),
+                               value<kUpdate>(x[1], __uint_as_float(pairs[i] & 0xffff0000u)));
         }
         stmatrix_x4(at ^ g << 4, pairs);
       }
@@ -264,8 +267,9 @@ struct Output {
         for (int below = 0; below < 2; ++below) {
           const float *x = acc + 4 * g + 2 * below, *y = acc + 4 * (g ^ 2) + 2 * below;
           const uint32_t place = (at ^ g << 5) + below * 8 * kRowBytes;
-          const float2 old = beta != 0.f ? load_shared_pair(place) : float2{};
-          store_shared_pair(place, {value(odd ? y[0] : x[0], old.x), value(odd ? y[1] : x[1], old.y)});
+          const float2 old = kUpdate ? load_shared_pair(place) : float2{};
+          store_shared_pair(place,
+                            {value<kUpdate>(odd ? y[0] : x[0], old.x), value<kUpdate>(odd ? y[1] : x[1], old.y)});
         }
       }
     }

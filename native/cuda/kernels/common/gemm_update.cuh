@@ -64,20 +64,27 @@ struct GemmTarget {
     if (column >= columns) return;
     T* const at = static_cast<T*>(c) + row * ld + column;
     const int64_t left = rows - row, ahead = step * ld;
-    float4 old[Count] = {};
-    if (beta != 0.f) {
+    if (beta == 0.f) {
 #pragma unroll
       for (int i = 0; i < Count; ++i) {
-        if (i * step < left) old[i] = load_four(at + i * ahead);
+        if (i * step < left) store_four(at + i * ahead, updated_four(sums[i], 0.f, {}));
       }
+      return;
+    }
+    float4 old[Count];
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      if (i * step < left) old[i] = load_four(at + i * ahead);
     }
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
-      const float4 s = sums[i], o = old[i];
-      if (i * step >= left) continue;
-      store_four(at + i * ahead, make_float4(updated(s.x, alpha, beta, o.x), updated(s.y, alpha, beta, o.y),
-                                             updated(s.z, alpha, beta, o.z), updated(s.w, alpha, beta, o.w)));
+      if (i * step < left) store_four(at + i * ahead, updated_four(sums[i], beta, old[i]));
     }
+  }
+
+  __device__ __forceinline__ float4 updated_four(const float4& s, float scale, const float4& old) const {
+    return make_float4(updated(s.x, alpha, scale, old.x), updated(s.y, alpha, scale, old.y),
+                       updated(s.z, alpha, scale, old.z), updated(s.w, alpha, scale, old.w));
   }
 
   __device__ __forceinline__ void put_each(int64_t row, int64_t column, const float4& sum) const {
