@@ -208,6 +208,29 @@ Napi::Value DeviceWrap::BetweenMarks(const Napi::CallbackInfo& info) {
               [](Backend& backend, void* to) { return backend.between_marks(static_cast<double*>(to)); });
 }
 
+// startTiming(): from here on ops are timed one by one.
+void DeviceWrap::StartTiming(const Napi::CallbackInfo& info) {
+  if (!device) throw Napi::Error::New(info.Env(), "the device is disposed");
+  device->stream.start_timing();
+}
+
+// endTiming(): what was timed, {label, enqueued, begin, end} each, in milliseconds since startTiming().
+Napi::Value DeviceWrap::EndTiming(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (!device) throw Napi::Error::New(env, "the device is disposed");
+  const std::vector<TimedJob> jobs = device->stream.end_timing();
+  Napi::Array out = Napi::Array::New(env, jobs.size());
+  for (uint32_t i = 0; i < jobs.size(); ++i) {
+    Napi::Object job = Napi::Object::New(env);
+    job.Set("label", jobs[i].label.text());
+    job.Set("enqueued", static_cast<double>(jobs[i].enqueued) / 1e6);
+    job.Set("begin", static_cast<double>(jobs[i].begin) / 1e6);
+    job.Set("end", static_cast<double>(jobs[i].end) / 1e6);
+    out.Set(i, job);
+  }
+  return out;
+}
+
 Napi::Value DeviceWrap::Stats(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!device) throw Napi::Error::New(env, "the device is disposed");
@@ -255,6 +278,8 @@ Napi::Function define_device(Napi::Env env) {
        DeviceWrap::InstanceMethod<&DeviceWrap::Replay>("replay"),
        DeviceWrap::InstanceMethod<&DeviceWrap::Forget>("forget"), DeviceWrap::InstanceMethod<&DeviceWrap::Mark>("mark"),
        DeviceWrap::InstanceMethod<&DeviceWrap::BetweenMarks>("betweenMarks"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::StartTiming>("startTiming"),
+       DeviceWrap::InstanceMethod<&DeviceWrap::EndTiming>("endTiming"),
        DeviceWrap::InstanceMethod<&DeviceWrap::Stats>("stats"),
        DeviceWrap::InstanceMethod<&DeviceWrap::ResetPeak>("resetPeak"),
        DeviceWrap::InstanceMethod<&DeviceWrap::Dispose>("dispose")});

@@ -28,6 +28,8 @@ class DeviceWrap : public Napi::ObjectWrap<DeviceWrap> {
   void Forget(const Napi::CallbackInfo& info);
   void Mark(const Napi::CallbackInfo& info);
   Napi::Value BetweenMarks(const Napi::CallbackInfo& info);
+  void StartTiming(const Napi::CallbackInfo& info);
+  Napi::Value EndTiming(const Napi::CallbackInfo& info);
   Napi::Value Stats(const Napi::CallbackInfo& info);
   void ResetPeak(const Napi::CallbackInfo& info);
   void Dispose(const Napi::CallbackInfo& info);

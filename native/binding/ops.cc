@@ -421,6 +421,24 @@ void KvAppend(const Info& info) {
   enqueue(args, {"kv_append", {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}}, &Backend::kv_append, p);
 }
 
+// kvGather(qkv, kCache, vCache, slot, position, T, slots, length, Hq, Hkv, D)
+void KvGather(const Info& info) {
+  Args args(info);
+  KvGatherParams p{};
+  p.T = args.size(5), p.slots = args.size(6), p.length = args.size(7);
+  p.Hq = args.size32(8), p.Hkv = args.size32(9), p.D = args.size32(10);
+  check_heads(info.Env(), p.Hq, p.Hkv, p.D);
+  const int64_t cache = product(p.slots, p.length, p.Hkv, p.D);
+  const TensorRef qkv = args.tensor(0, product(p.T, p.Hq + 2 * int64_t{p.Hkv}, p.D));
+  require_float(info.Env(), qkv);
+  p.qkv = qkv.data, p.dtype = qkv.dtype;
+  p.k_cache = args.tensor(1, cache, p.dtype).data;
+  p.v_cache = args.tensor(2, cache, p.dtype).data;
+  p.slot = args.tensor(3, p.T, DType::kI32).as<int32_t>();
+  p.position = args.tensor(4, p.T, DType::kI32).as<int32_t>();
+  enqueue(args, {"kv_gather", {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}}, &Backend::kv_gather, p);
+}
+
 // decodeAttention(qkv, kCache, vCache, slot, position, out, T, slots, length, Hq, Hkv, D, window, scale)
 void DecodeAttention(const Info& info) {
   Args args(info);
@@ -488,6 +506,7 @@ void export_ops(Napi::Env env, Napi::Object exports) {
       {"add", Add},
       {"cast", Cast},
       {"kvAppend", KvAppend},
+      {"kvGather", KvGather},
       {"decodeAttention", DecodeAttention},
       {"sample", Sample},
   };

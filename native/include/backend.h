@@ -47,6 +47,7 @@ namespace westwind {
   op(add, AddParams)                                   \
   op(cast, CastParams)                                 \
   op(kv_append, KvAppendParams)                        \
+  op(kv_gather, KvGatherParams)                        \
   op(decode_attention, DecodeAttentionParams)          \
   op(sample, SampleParams)
 // clang-format on

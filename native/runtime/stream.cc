@@ -33,6 +33,7 @@ Stream::~Stream() {
 void Stream::push(Job job) {
   {
     std::lock_guard lock(mutex_);
+    if (timing_ && job.work) job.enqueued = since_start();
     jobs_.push_back(std::move(job));
   }
   wake_.notify_one();
@@ -48,16 +49,16 @@ Status Backend::run_again(const RecordedJobs& jobs, std::shared_ptr<void>&) {
 
 void Stream::enqueue(const JobLabel& label, std::function<Status(Backend&)> work) {
   if (recording_) recording_->jobs.push_back({label.text(), work});
-  push({label, std::move(work), nullptr, nullptr});
+  push({label, std::move(work), nullptr, nullptr, -1});
 }
 
 void Stream::enqueue_always(std::function<void(Backend&)> work) {
-  push({{"release"}, nullptr, nullptr, std::move(work)});
+  push({{"release"}, nullptr, nullptr, std::move(work), -1});
 }
 
 void Stream::enqueue_wait(const JobLabel& label, std::function<Status(Backend&)> work,
                           std::function<void(const std::string&)> done) {
-  push({label, std::move(work), std::move(done), nullptr});
+  push({label, std::move(work), std::move(done), nullptr, -1});
 }
 
 void Stream::drain() {
@@ -78,11 +79,29 @@ std::string Stream::told(const JobLabel& label, const Status& status) const {
          ". WESTWIND_SYNC=1 shows which; the device cannot be used any more in this process.";
 }
 
+void Stream::start_timing() {
+  std::lock_guard lock(mutex_);
+  timing_ = true;
+  timing_start_ = std::chrono::steady_clock::now();
+  timed_.clear();
+}
+
+std::vector<TimedJob> Stream::end_timing() {
+  std::lock_guard lock(mutex_);
+  timing_ = false;
+  return std::move(timed_);
+}
+
+int64_t Stream::since_start() const {
+  const auto elapsed = std::chrono::steady_clock::now() - timing_start_;
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count();
+}
+
 void Stream::run_job(Job& job) {
   if (job.always) job.always(backend_);
   if (error_.empty() && (job.work || job.done)) {
     Status status = job.work ? job.work(backend_) : Status{};
-    if (status.ok && job.done) {
+    if (status.ok && (job.done || job.enqueued >= 0)) {
       status = backend_.wait();
       if (status.ok) unproven_.clear();
     }
@@ -114,7 +133,12 @@ void Stream::run() {
       jobs_.pop_front();
       busy_ = true;
     }
+    const int64_t begin = job.enqueued < 0 ? 0 : since_start();
+    const int64_t enqueued = job.enqueued;
     run_job(job);
+    if (enqueued < 0) continue;
+    std::lock_guard lock(mutex_);
+    if (timing_) timed_.push_back({job.label, enqueued, begin, since_start()});
   }
   for (Job& job : jobs_) {  // nothing is pushed any more: the owner is in the destructor
     if (job.always) job.always(backend_);

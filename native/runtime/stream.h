@@ -1,6 +1,7 @@
 // The in-order stream of a device: one thread that runs jobs in the order they came. A job that fails stops the ones
 // behind it until somebody waits: the error is kept and handed to that wait.
 #pragma once
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -24,6 +25,12 @@ struct JobLabel {
   std::string text() const;
 };
 
+// When a job was enqueued, begun and finished, in nanoseconds of a steady clock since timing was started.
+struct TimedJob {
+  JobLabel label;
+  int64_t enqueued, begin, end;
+};
+
 class Stream {
  public:
   explicit Stream(Backend& backend);
@@ -42,6 +49,9 @@ class Stream {
   // From here on, what is enqueued joins the recording too; null: no more.
   void record(std::shared_ptr<Recording> recording) { recording_ = std::move(recording); }
   const std::shared_ptr<Recording>& recording() const { return recording_; }
+  // From start to end it is noted when ops are enqueued and when the device does them, which it then does one by one.
+  void start_timing();
+  std::vector<TimedJob> end_timing();
   // Blocks the caller until the stream is idle; errors stay kept.
   void drain();
 
@@ -51,10 +61,12 @@ class Stream {
     std::function<Status(Backend&)> work;
     std::function<void(const std::string&)> done;
     std::function<void(Backend&)> always;
+    int64_t enqueued = -1;  // not timed
   };
   void push(Job job);
   void run();
   void run_job(Job& job);
+  int64_t since_start() const;
   std::string told(const JobLabel& label, const Status& status) const;
 
   Backend& backend_;
@@ -63,6 +75,9 @@ class Stream {
   std::condition_variable wake_, idle_;
   std::deque<Job> jobs_;
   bool busy_ = false, stop_ = false;
+  bool timing_ = false;
+  std::chrono::steady_clock::time_point timing_start_;
+  std::vector<TimedJob> timed_;
   // Of the stream thread alone:
   std::string error_;
   std::vector<JobLabel> unproven_;  // ran since the device last said that all was well

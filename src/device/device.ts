@@ -8,6 +8,7 @@ import {
   type MemoryTag,
   memoryTags,
   type TensorHandle,
+  type TimedOp,
 } from '../native/addon-types.js'
 import { type DType, dtypeBytes, dtypeCode } from '../tensor/dtype.js'
 
@@ -98,6 +99,16 @@ export class Device {
       throw error
     }
     return new Recording(handle, handle.endRecord())
+  }
+
+  /** @internal From here on the device does ops one by one, and notes when. It should be idle. */
+  startTiming(): void {
+    this.#alive().startTiming()
+  }
+
+  /** @internal The ops since {@link startTiming} that are done. The device should be idle. */
+  endTiming(): TimedOp[] {
+    return this.#alive().endTiming()
   }
 
   /** Memory, live and at its peak, by tag; in bytes. */

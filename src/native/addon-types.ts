@@ -28,6 +28,15 @@ export interface DeviceStats {
   forgottenTensors: number
 }
 
+/** When an op was enqueued, and when the device did it, in milliseconds since timing began. */
+export interface TimedOp {
+  /** The op and its sizes. */
+  label: string
+  enqueued: number
+  begin: number
+  end: number
+}
+
 export interface DeviceHandle {
   readonly isa: string
   readonly units: number
@@ -41,6 +50,8 @@ export interface DeviceHandle {
   forget(recording: number): void
   mark(which: 0 | 1): void
   betweenMarks(): Promise<ArrayBuffer>
+  startTiming(): void
+  endTiming(): TimedOp[]
   stats(): DeviceStats
   resetPeak(): void
   dispose(): void
@@ -183,6 +194,12 @@ export interface Addon {
   add(a: Handle, b: Handle, out: Handle): void
   cast(x: Handle, out: Handle): void
   kvAppend(
+    ...args: [
+      ...[qkv: Handle, kCache: Handle, vCache: Handle, slot: Handle, position: Handle],
+      ...[T: Int, slots: Int, length: Int, Hq: Int, Hkv: Int, D: Int],
+    ]
+  ): void
+  kvGather(
     ...args: [
       ...[qkv: Handle, kCache: Handle, vCache: Handle, slot: Handle, position: Handle],
       ...[T: Int, slots: Int, length: Int, Hq: Int, Hkv: Int, D: Int],

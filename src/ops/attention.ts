@@ -7,7 +7,10 @@ import { checkArgs, checkAttentionOptions, type Expectation, floats } from './ch
 export interface Segments {
   /** `[S+1]`, ascending from 0 to T: segment s is rows `start[s]` to `start[s+1] − 1`. */
   start: Tensor
-  /** `[S]`: index of the earlier segment that s sees as a whole, or −1. */
+  /**
+   * `[S]`: index of the earlier segment that s sees as a whole, or −1. In forward −2 too: no query of s is
+   * answered, its rows are keys of later segments only.
+   */
   prefix: Tensor
   /** `[T]`: for RoPE and the sliding window. */
   positions: Tensor

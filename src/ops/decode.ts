@@ -41,18 +41,28 @@ function cacheDims(op: string, qkv: Tensor, cache: LayerCache, rows: CacheRows, 
  * @throws at the next wait, if a slot or position is outside the cache
  */
 export function kvAppend(qkv: Tensor, cache: LayerCache, rows: CacheRows, options: Heads): void {
-  checkHeads('kvAppend', options)
-  const { T, D, slots, length } = cacheDims('kvAppend', qkv, cache, rows, options)
-  native().kvAppend(
-    ...([
-      qkv.handle,
-      cache.k.handle,
-      cache.v.handle,
-      rows.slot.handle,
-      rows.position.handle,
-    ] as const),
-    ...([T, slots, length, options.heads, options.kvHeads, D] as const),
-  )
+  native().kvAppend(...copyArgs('kvAppend', qkv, cache, rows, options))
+}
+
+/**
+ * The other way: k and v of each row become those at its place in the cache; q is left as it is.
+ *
+ * @param qkv `[T, heads + 2·kvHeads, D]`
+ * @throws at the next wait, if a slot or position is outside the cache
+ */
+export function kvGather(qkv: Tensor, cache: LayerCache, rows: CacheRows, options: Heads): void {
+  native().kvGather(...copyArgs('kvGather', qkv, cache, rows, options))
+}
+
+function copyArgs(op: string, qkv: Tensor, cache: LayerCache, rows: CacheRows, options: Heads) {
+  checkHeads(op, options)
+  const { T, D, slots, length } = cacheDims(op, qkv, cache, rows, options)
+  const { heads, kvHeads } = options
+  return [
+    ...([qkv.handle, cache.k.handle, cache.v.handle] as const),
+    ...([rows.slot.handle, rows.position.handle] as const),
+    ...([T, slots, length, heads, kvHeads, D] as const),
+  ] as const
 }
 
 /**

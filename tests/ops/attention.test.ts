@@ -372,7 +372,7 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
     ['an end far outside', { start: [0, 3, 2 ** 30] }, /segStart must end with T=6/],
     ['a prefix after its segment', { prefix: [1, -1] }, /earlier segment, got 1 at index 0/],
     ['a prefix that is itself', { prefix: [-1, 1] }, /earlier segment, got 1 at index 1/],
-    ['a prefix below -1', { prefix: [-1, -2] }, /earlier segment, got -2 at index 1/],
+    ['a prefix below -2', { prefix: [-1, -3] }, /earlier segment, got -3 at index 1/],
     [
       'a negative position with a window',
       { window: 3, positions: [0, 1, 2, 0, -1, 2] },

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import type { Device } from '../../src/device/device.js'
 import { attention } from '../../src/ops/attention.js'
-import { decodeAttention, kvAppend } from '../../src/ops/decode.js'
+import { decodeAttention, kvAppend, kvGather } from '../../src/ops/decode.js'
 import type { DType } from '../../src/tensor/dtype.js'
 import { fromArray, type Tensor } from '../../src/tensor/tensor.js'
-import { attention as formula } from '../reference/attention.js'
+import { attention as formula, segmentsOf } from '../reference/attention.js'
 import { another, devices, named } from '../support/devices.js'
 import { expectAsExactAsBf16, expectExactF32, sameBits } from '../support/exactness.js'
 import { normal } from '../support/random.js'
@@ -204,7 +204,119 @@ describe.each(devices.map(named))('decoding on %s', (_, device) => {
     using qkv = fromArray([], [0, wide, shape.D], 'f32', device)
     using cache = cacheOf(device, 'f32', 1, 1, 0)
     expect((await step(qkv, cache, [], [], null)).length).toBe(0)
+    using none = fromArray([], [0], 'i32', device)
+    kvGather(qkv, cache, { slot: none, position: none }, shape)
+    await device.synchronize()
   })
+
+  it.each([
+    ['f32', 20, 0],
+    ['f32', 7, 1], // no 16-byte copies
+    ['bf16', 16, 0],
+    ['bf16', 16, 3], // more than a block of threads
+    ['bf16', 5, 1],
+  ] as const)(
+    'rows gathered from the cache have the k and v that were appended, and their own q: %s, heads of %i, from row %i',
+    async (dtype, D, skip) => {
+      const [T, kvHeads] = [6, skip === 3 ? 70 : 2]
+      const heading = { heads: kvHeads, kvHeads }
+      const width = 3 * kvHeads * D
+      using given = fromArray(normal(T * width, 3), [T, 3 * kvHeads, D], dtype, device)
+      using all = fromArray(
+        normal((T + skip) * width, 4),
+        [T + skip, 3 * kvHeads, D],
+        dtype,
+        device,
+      )
+      const kept = await all.read()
+      using slot = fromArray([1, 1, 0, 1, 2, 0], [T], 'i32', device)
+      using position = fromArray([3, 1, 0, 0, 2, 3], [T], 'i32', device)
+      const empty = new Float32Array(3 * 4 * kvHeads * D).fill(Number.NaN)
+      using k = fromArray(empty, [3, 4, kvHeads, D], dtype, device)
+      using v = fromArray(empty, [3, 4, kvHeads, D], dtype, device)
+      kvAppend(given, { k, v }, { slot, position }, heading)
+      using to = all.rows(skip, T)
+      kvGather(to, { k, v }, { slot, position }, heading)
+      const expected = await given.read()
+      const q = kvHeads * D
+      for (let t = 0; t < T; t++)
+        expected.set(kept.subarray((t + skip) * width, (t + skip) * width + q), t * width)
+      const now = await all.read()
+      expect(sameBits(now.slice(0, skip * width), kept.slice(0, skip * width))).toBe(true)
+      expect(sameBits(now.slice(skip * width), expected)).toBe(true)
+    },
+  )
+
+  const continued: [DType, D: number, window: number | null][] = [
+    ['f32', 20, null],
+    ['f32', 20, 50],
+    ['bf16', 20, null], // no 16-byte loads
+    ['bf16', 64, null],
+    ['bf16', 128, 50],
+  ]
+  it.each(continued)(
+    'what continues the cache, as segments behind keys alone, has the bits of whole documents: %s, heads of %i, window %s',
+    async (dtype, D, window) => {
+      // Document a continues 70 cached rows, b as many of the same slot, c none.
+      const { heads, kvHeads } = shape
+      const [P, A, B, C] = [70, 40, 75, 30]
+      const options = { heads, kvHeads, window }
+      const values = normal((P + A + B + C) * wide * D, 6)
+      const [w, o] = [wide * D, heads * D]
+      const part = (from: number, to: number) => values.slice(from * w, to * w)
+      const attend = async (
+        rows: readonly ArrayLike<number>[],
+        lengths: number[],
+        prefix: number[],
+        fill: (qkv: Tensor) => void = () => undefined,
+      ) => {
+        const { start, positions } = segmentsOf(lengths, prefix)
+        const T = positions.length
+        using qkv = fromArray(
+          rows.flatMap((x) => [...Array.from(x)]),
+          [T, wide, D],
+          dtype,
+          device,
+        )
+        fill(qkv)
+        using starts = fromArray(start, [start.length], 'i32', device)
+        using prefixes = fromArray(prefix, [prefix.length], 'i32', device)
+        using at = fromArray(positions, [T], 'i32', device)
+        const done = attention(qkv, { start: starts, prefix: prefixes, positions: at }, options)
+        using out = done.out
+        using _ = done.lse
+        return out.read()
+      }
+      const shared = part(0, P)
+      const [a, b, c] = [part(P, P + A), part(P + A, P + A + B), part(P + A + B, P + A + B + C)]
+      const whole = await attend([shared, a, shared, b, c], [P + A, P + B, C], [-1, -1, -1])
+
+      using slot = fromArray(Array(P).fill(1), [P], 'i32', device)
+      using position = fromArray(range(0, P), [P], 'i32', device)
+      const empty = new Float32Array(2 * P * kvHeads * D).fill(Number.NaN)
+      using k = fromArray(empty, [2, P, kvHeads, D], dtype, device)
+      using v = fromArray(empty, [2, P, kvHeads, D], dtype, device)
+      using first = fromArray(shared, [P, wide, D], dtype, device)
+      kvAppend(first, { k, v }, { slot, position }, shape)
+      const unset = new Float32Array(P * w).fill(Number.NaN)
+      const out = await attend(
+        [unset, unset, a, b, c],
+        [P, P, A, B, C],
+        [-2, -2, 0, 1, -1],
+        (qkv) => {
+          for (const from of [0, P]) {
+            using to = qkv.rows(from, P)
+            kvGather(to, { k, v }, { slot, position }, shape)
+          }
+        },
+      )
+      const rows = (of: ArrayLike<number>, from: number, n: number) =>
+        Array.from({ length: n * o }, (_x, i) => of[from * o + i]!)
+      expect(rows(out, 2 * P, A)).toEqual(rows(whole, P, A))
+      expect(rows(out, 2 * P + A, B)).toEqual(rows(whole, P + A + P, B))
+      expect(rows(out, 2 * P + A + B, C)).toEqual(rows(whole, P + A + P + B, C))
+    },
+  )
 
   const wrong: [string, number[], number[], RegExp][] = [
     ['a slot past the cache', [0, 2], [0, 0], /slot must be in \[0, 2\), got 2 at index 1/],
@@ -222,5 +334,7 @@ describe.each(devices.map(named))('decoding on %s', (_, device) => {
     await expect(on.synchronize()).rejects.toThrow(message)
     using out = decodeAttention(qkv, cache, { slot, position }, { ...shape, window: null })
     await expect(out.read()).rejects.toThrow(message)
+    kvGather(qkv, cache, { slot, position }, shape)
+    await expect(on.synchronize()).rejects.toThrow(message)
   })
 })

@@ -16,8 +16,10 @@ Status attend_segments(const AttentionParams& p) {
   int32_t* first_block = static_cast<int32_t*>(scratch(Slot::kShared, 4 * (static_cast<int64_t>(g.S) + 1), shortage));
   if (first_block == nullptr) return shortage.status();
   first_block[0] = 0;
-  for (int32_t s = 0; s < g.S; ++s)
-    first_block[s + 1] = first_block[s] + static_cast<int32_t>((g.start[s + 1] - g.start[s] + step - 1) / step);
+  for (int32_t s = 0; s < g.S; ++s) {
+    const int64_t queries = g.prefix[s] == kKeysOnly ? 0 : g.start[s + 1] - g.start[s];
+    first_block[s + 1] = first_block[s] + static_cast<int32_t>((queries + step - 1) / step);
+  }
   const int64_t blocks = first_block[g.S];
 
   parallel_for(blocks * p.Hkv, [&](int64_t item) {
@@ -66,7 +68,7 @@ Status attend_segments(const AttentionParams& p) {
 namespace WESTWIND_ISA {
 
 Status attention(const AttentionParams& p) {
-  const Status checked = check_attention("attention", p.segments, p.T, p.Hq, p.Hkv, p.D);
+  const Status checked = check_attention("attention", p.segments, kKeysOnly, p.T, p.Hq, p.Hkv, p.D);
   if (!checked.ok) return checked;
   return p.dtype == DType::kBf16 ? attend_segments<bf16>(p) : attend_segments<float>(p);
 }

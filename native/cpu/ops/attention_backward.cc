@@ -233,7 +233,7 @@ Status backward(const AttentionBackwardParams& p) {
 namespace WESTWIND_ISA {
 
 Status attention_backward(const AttentionBackwardParams& p) {
-  const Status checked = check_attention("attention_backward", p.segments, p.T, p.Hq, p.Hkv, p.D);
+  const Status checked = check_attention("attention_backward", p.segments, -1, p.T, p.Hq, p.Hkv, p.D);
   if (!checked.ok) return checked;
   return p.dtype == DType::kBf16 ? backward<bf16>(p) : backward<float>(p);
 }

@@ -7,7 +7,9 @@
 namespace westwind {
 namespace {
 
-inline Status check_attention(const char* op, const Segments& g, int64_t T, int32_t Hq, int32_t Hkv, int32_t D) {
+// `least_prefix`: kKeysOnly where a segment may have no queries, else −1.
+inline Status check_attention(const char* op, const Segments& g, int32_t least_prefix, int64_t T, int32_t Hq,
+                              int32_t Hkv, int32_t D) {
   if (T < 0 || Hq <= 0 || Hkv <= 0 || D <= 0 || Hq % Hkv != 0)
     return fail("%s: expected T >= 0, D >= 1 and Hq a multiple of Hkv, got T=%lld Hq=%d Hkv=%d D=%d", op,
                 static_cast<long long>(T), Hq, Hkv, D);
@@ -16,8 +18,9 @@ inline Status check_attention(const char* op, const Segments& g, int64_t T, int3
   for (int32_t s = 0; s < g.S; ++s) {
     if (g.start[s + 1] < g.start[s])
       return fail("%s: segStart must ascend, got %d after %d at index %d", op, g.start[s + 1], g.start[s], s + 1);
-    if (g.prefix[s] < -1 || g.prefix[s] >= s)
-      return fail("%s: segPrefix must be -1 or an earlier segment, got %d at index %d", op, g.prefix[s], s);
+    if (g.prefix[s] < least_prefix || g.prefix[s] >= s)
+      return fail("%s: segPrefix must be %sor an earlier segment, got %d at index %d", op,
+                  least_prefix == kKeysOnly ? "-2, -1 " : "-1 ", g.prefix[s], s);
   }
   if (g.start[g.S] != T)
     return fail("%s: segStart must end with T=%lld, got %d at index %d", op, static_cast<long long>(T), g.start[g.S],

@@ -1,4 +1,4 @@
-// kv_append and decode_attention: new tokens over a cache of keys and values. The order of keys and the
+// kv_append, kv_gather and decode_attention: new tokens over a cache of keys and values. The order of keys and the
 // arithmetic are those of attention (attention_rows.h): in f32 a generated token gets the bits that the whole
 // sequence would give it. One new token per slot is limited by reading K and V, once for all query heads of a
 // KV head. Contract: ops/decode.h
@@ -43,6 +43,17 @@ void append(const KvAppendParams& p) {
       memcpy(static_cast<T*>(p.k_cache) + at, k, sizeof(T) * D);
       memcpy(static_cast<T*>(p.v_cache) + at, k + p.Hkv * D, sizeof(T) * D);
     }
+  });
+}
+
+template <class T>
+void gather(const KvGatherParams& p) {
+  const int64_t row = p.Hkv * p.D, stride = (p.Hq + 2 * p.Hkv) * p.D;
+  parallel_for(p.T, [&](int64_t t) {
+    const int64_t at = (p.slot[t] * p.length + p.position[t]) * row;
+    T* k = static_cast<T*>(p.qkv) + t * stride + p.Hq * p.D;
+    memcpy(k, static_cast<const T*>(p.k_cache) + at, sizeof(T) * row);
+    memcpy(k + row, static_cast<const T*>(p.v_cache) + at, sizeof(T) * row);
   });
 }
 
@@ -109,6 +120,13 @@ Status kv_append(const KvAppendParams& p) {
     append<bf16>(p);
   else
     append<float>(p);
+  return {};
+}
+
+Status kv_gather(const KvGatherParams& p) {
+  const Status checked = check_rows("kv_gather", {p.slots, p.length, p.Hq, p.Hkv, p.D}, p.T, p.slot, p.position);
+  if (!checked.ok) return checked;
+  p.dtype == DType::kBf16 ? gather<bf16>(p) : gather<float>(p);
   return {};
 }
 

@@ -50,10 +50,11 @@ __device__ void test_segments(const AttentionPlanParams& p, unsigned long long* 
   const Segments& g = p.segments;
   const auto found = [&](uint64_t place) { atomicMin(worst, static_cast<unsigned long long>(place)); };
   if (threadIdx.x == 0 && g.start[0] != 0) found(0);
+  const int32_t least_prefix = p.keys == nullptr ? kKeysOnly : -1;  // every segment of a backward pass has queries
   for (int64_t s = threadIdx.x; s < g.S; s += kThreads) {
     if (g.start[s + 1] < g.start[s])
       found(1 + 2 * s);
-    else if (g.prefix[s] < -1 || g.prefix[s] >= s)
+    else if (g.prefix[s] < least_prefix || g.prefix[s] >= s)
       found(2 + 2 * s);
   }
   const uint64_t S = static_cast<uint64_t>(g.S);
@@ -216,8 +217,8 @@ extern "C" __global__ void __launch_bounds__(kThreads) attention_plan(const __gr
     const int length = g.start[s + 1] - g.start[s];
     return length / rows + (length % rows != 0);
   };
-  const List<false> queries{p, p.first_tile, p.query_rows,
-                            scan_to(p.first_tile, g.S, sums, [&](int s) { return tiles_of(s, p.query_rows); })};
+  const auto query_tiles_of = [&](int s) { return g.prefix[s] == kKeysOnly ? 0 : tiles_of(s, p.query_rows); };
+  const List<false> queries{p, p.first_tile, p.query_rows, scan_to(p.first_tile, g.S, sums, query_tiles_of)};
   if (threadIdx.x == 0) p.counts[0] = queries.count, p.counts[1] = 0;
   __syncthreads();
   write_list(queries, p.rank, p.queries, cursor, sums);

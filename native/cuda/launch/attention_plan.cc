@@ -71,9 +71,11 @@ Status plan_attention(Context& context, const char* op, const Segments& segments
   lay_out(memory, cut, more_bytes, &p, &out->more, &bytes);
 
   // In the order of AttentionFault, and in the words of the CPU.
-  p.fault_number = context.expect_faults(
-      op, {"segStart must begin with 0", "segStart must ascend", "segPrefix must be -1 or an earlier segment",
-           "segStart must end with T=" + std::to_string(T), "positions must be >= 0"});
+  p.fault_number =
+      context.expect_faults(op, {"segStart must begin with 0", "segStart must ascend",
+                                 cut.key_rows == 0 ? "segPrefix must be -2, -1 or an earlier segment"
+                                                   : "segPrefix must be -1 or an earlier segment",
+                                 "segStart must end with T=" + std::to_string(T), "positions must be >= 0"});
   out->plan = {p.counts, p.queries, p.keys, p.child_first, p.children, p.ranges};
   out->query_tiles = p.most_query_tiles;
   out->key_tiles = static_cast<int32_t>(most_tiles(T, segments.S, cut.key_rows));

@@ -16,7 +16,7 @@ constexpr int64_t kRowsMost = 32768;               // of one launch: rows are gr
 constexpr int64_t kFullGpu = 4;                    // blocks per multiprocessor that run at once
 constexpr int64_t kSpread = 16;                    // blocks per multiprocessor, for rows much shorter than the cache
 constexpr int kPlainHeads = 4;                     // query heads of a block of the kernels without tensor cores
-constexpr const char *kAttention = "decode_attention", *kAppend = "kv_append";
+constexpr const char *kAttention = "decode_attention", *kAppend = "kv_append", *kGather = "kv_gather";
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 bool on16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -50,7 +50,8 @@ Plan choose(const Context& context, const DecodeAttentionParams& p) {
 
 void add_decode_names(Names& out) {
   for (const DType dtype : kFloats)
-    out.insert(out.end(), {kernel_of(kAppend, dtype), plain_kernel(dtype, true), combine_kernel(dtype)});
+    out.insert(out.end(), {kernel_of(kAppend, dtype), kernel_of(kGather, dtype), plain_kernel(dtype, true),
+                           combine_kernel(dtype)});
   out.push_back(plain_kernel(DType::kF32, false));
   for (const int d : {64, 128, 256}) out.push_back(tensor_core_kernel(d, false));
   for (const int d : {64, 128}) out.push_back(tensor_core_kernel(d, true));
@@ -62,6 +63,14 @@ Status kv_append(Context& context, const KvAppendParams& p) {
   w.slot_fault = context.expect_fault("kv_append", "slot must be in [0, " + std::to_string(p.slots) + ")");
   w.position_fault = context.expect_fault("kv_append", "position must be in [0, " + std::to_string(p.length) + ")");
   return context.launch(kernel_of(kAppend, p.dtype), {{static_cast<unsigned>(ceil_div(p.T, 8))}, 256}, w);
+}
+
+Status kv_gather(Context& context, const KvGatherParams& p) {
+  if (p.T == 0) return {};
+  KvGatherLaunch w{p, context.fault(), 0, 0};
+  w.slot_fault = context.expect_fault("kv_gather", "slot must be in [0, " + std::to_string(p.slots) + ")");
+  w.position_fault = context.expect_fault("kv_gather", "position must be in [0, " + std::to_string(p.length) + ")");
+  return context.launch(kernel_of(kGather, p.dtype), {{static_cast<unsigned>(p.T)}, 128}, w);
 }
 
 Status decode_attention(Context& context, const DecodeAttentionParams& p) {

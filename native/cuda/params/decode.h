@@ -12,6 +12,13 @@ struct KvAppendLaunch {
 };
 static_assert(sizeof(KvAppendLaunch) == 96, "host and fatbin read this struct by layout");
 
+struct KvGatherLaunch {
+  KvGatherParams p;
+  Fault* fault;
+  int32_t slot_fault, position_fault;
+};
+static_assert(sizeof(KvGatherLaunch) == 96, "host and fatbin read this struct by layout");
+
 // Keys that are reduced together. A row's keys are cut at multiples of it, whatever else is in the batch and however
 // the chunks are spread over blocks, so its bits depend on the row alone.
 constexpr int kKeyChunk = 256;
