@@ -1,7 +1,7 @@
 // Runs the tests of the CUDA backend: on the machine's GPU, or on a PTX simulator where there is none.
 //   node scripts/test-cuda.mjs [--simulator DIR] [--arch 80,90] [vitest arguments ...]
 // DIR has the sources of a libcuda.so.1 that executes PTX on the CPU, with checks of memory, initialisation and races; it is
-// built into build/simulator. Without arguments for vitest: every op, the driver layer, runs beside the CPU's, golden models, and
+// built into build/simulator. Without arguments for vitest: every op, the driver layer, runs beside the CPU's, golden models, the engine, and
 // on a GPU golden runs too.
 // Ends with the counts of all passes.
 import { spawnSync } from 'node:child_process'
@@ -13,7 +13,13 @@ import { buildSimulator, root, simulated, simulatorIn, take } from './simulator.
 const given = process.argv.slice(2)
 const simulator = simulatorIn(given)
 const archs = take(given, '--arch', '80,90').split(',')
-const all = ['tests/ops', 'tests/cuda', 'tests/native/recording', 'tests/model/golden']
+const all = [
+  'tests/ops',
+  'tests/cuda',
+  'tests/native/recording',
+  'tests/model/golden',
+  'tests/model/engine',
+]
 const long = ['tests/train/golden-runs'] // ten minutes on a simulator
 
 const run = (command, args, env = {}) =>

@@ -28,7 +28,7 @@ export {
 export { type ChatOptions, ChatSession } from './model/chat-session.js'
 
 export { type ModelConfig, parseModelConfig } from './model/config.js'
-export type { FinishReason } from './model/decoding.js'
+export type { FinishReason } from './model/engine-request.js'
 export {
   type GenerateOptions,
   type Generation,

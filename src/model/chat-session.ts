@@ -2,17 +2,17 @@ import { abortSignal, type Check, fields, flag, optional, text as string } from 
 import { type ChatTemplate, checkTemplate } from '../data/chat-template.js'
 import type { Message } from '../data/conversation.js'
 import { WestwindError } from '../errors.js'
-import { decodeRows } from './decoding.js'
+import { Engine } from './engine.js'
 import {
-  createRow,
+  checkFits,
   type GenerationEvent,
+  lengthOf,
   promptIds,
   type SamplingOptions,
   samplingChecks,
   samplingOf,
   textOf,
 } from './generate.js'
-import { KvCache } from './kv-cache.js'
 import { checkModel, type Model } from './model.js'
 
 export interface ChatOptions extends SamplingOptions {
@@ -40,9 +40,7 @@ export class ChatSession {
   readonly #model: Model
   readonly #options: ChatOptions
   #messages: Message[] = []
-  #cache: KvCache | undefined
-  /** What the cache holds. */
-  #held: number[] = []
+  #engine: Engine | undefined
   #reused = 0
 
   constructor(model: Model, options: ChatOptions = {}) {
@@ -75,22 +73,21 @@ export class ChatSession {
     checkModel(model, 'say: model')
     const turn = Math.floor(this.#messages.length / 2)
     const messages = [...this.#messages, { role: 'user', content: text }]
-    const row = createRow(model, turn, this.#promptIds(messages), this.#options)
-    const sampling = { ...(await samplingOf(model, this.#options)), signal }
-    const cache = this.#cacheFor(row.maxLength)
-    row.cached = Math.min(commonLength(this.#held, row.ids), row.ids.length - 1)
-    this.#reused = row.cached
-    const textSoFar = textOf(model, row)
+    const ids = this.#promptIds(messages)
+    checkFits(model, turn, ids)
+    const request = { ...(await samplingOf(model, this.#options)), ids, stream: turn }
+    const engine = this.#engineFor(lengthOf(model, request))
+    const reused = engine.stats().reusedTokens
+    const textSoFar = textOf(model, ids)
     const answer = { role: 'assistant', content: '' }
     this.#messages = [...messages, answer]
-    try {
-      for await (const { id, finishReason } of decodeRows(model, cache, [row], sampling)) {
-        const piece = textSoFar(id, finishReason !== undefined)
-        answer.content += piece
-        yield { index: turn, id, text: piece, ...(finishReason && { finishReason }) }
-      }
-    } finally {
-      this.#held = row.ids.slice(0, row.cached)
+    for await (const event of engine.submit({ ...request, ...(signal && { signal }) })) {
+      if (event.type !== 'token') continue
+      this.#reused = engine.stats().reusedTokens - reused
+      const { id, finishReason } = event
+      const piece = textSoFar(id, finishReason !== undefined)
+      answer.content += piece
+      yield { index: turn, id, text: piece, ...(finishReason && { finishReason }) }
     }
   }
 
@@ -101,9 +98,8 @@ export class ChatSession {
 
   /** Gives the cache's memory back. A second call does nothing. */
   dispose(): void {
-    this.#cache?.dispose()
-    this.#cache = undefined
-    this.#held = []
+    this.#engine?.dispose()
+    this.#engine = undefined
   }
 
   [Symbol.dispose](): void {
@@ -125,18 +121,12 @@ export class ChatSession {
     return promptIds(this.#model, text, { raw: true })
   }
 
-  #cacheFor(length: number): KvCache {
-    if (this.#cache && this.#cache.length >= length) return this.#cache
+  #engineFor(length: number): Engine {
+    if (this.#engine && this.#engine.length >= length) return this.#engine
     const context = this.#model.config.maxPositionEmbeddings
-    const grown = Math.max(length, 2 * (this.#cache?.length ?? kFirstLength / 2))
+    const grown = Math.max(length, 2 * (this.#engine?.length ?? kFirstLength / 2))
     this.dispose()
-    this.#cache = new KvCache(this.#model, 1, Math.min(grown, context))
-    return this.#cache
+    this.#engine = new Engine(this.#model, { slots: 1, length: Math.min(grown, context) })
+    return this.#engine
   }
-}
-
-function commonLength(a: readonly number[], b: readonly number[]): number {
-  let n = 0
-  while (n < a.length && n < b.length && a[n] === b[n]) n++
-  return n
 }

@@ -25,8 +25,9 @@ import type { Message } from '../data/conversation.js'
 import { IncrementalDecoder } from '../data/tokenizer/incremental.js'
 import { refuse, WestwindError } from '../errors.js'
 import { isRecord } from '../json.js'
-import { decodeRows, type FinishReason, type Row } from './decoding.js'
-import { KvCache } from './kv-cache.js'
+import { Engine, type EngineEvent, type EngineRequest, type FinishReason } from './engine.js'
+import { checkPrompt, checkSampling } from './engine-request.js'
+import { EventQueue } from './event-queue.js'
 import { checkModel, type Model } from './model.js'
 
 /**
@@ -158,58 +159,80 @@ async function* stream(
   options: GenerateOptions,
 ): AsyncGenerator<GenerationEvent, void> {
   const { batchSize = 16, signal } = options
-  const sampling = { ...(await samplingOf(model, options)), signal }
-  const rows = prompts.map((prompt, index) => {
-    return createRow(model, index, promptIds(model, prompt, options), options)
+  const sampling = await samplingOf(model, options)
+  const requests = prompts.map((prompt, index): EngineRequest => {
+    return { ...sampling, stream: index, ids: idsOf(model, index, prompt, options) }
   })
-  if (rows.length === 0) return
-  const length = rows.reduce((most, row) => Math.max(most, row.maxLength), 0)
-  using cache = new KvCache(model, Math.min(batchSize, rows.length), length)
-  const texts = rows.map((row) => textOf(model, row))
-  for await (const { row, id, finishReason } of decodeRows(model, cache, rows, sampling)) {
-    const text = texts[row.index]!(id, finishReason !== undefined)
-    yield { index: row.index, id, text, ...(finishReason && { finishReason }) }
+  if (requests.length === 0) return
+  const length = requests.reduce((most, one) => Math.max(most, lengthOf(model, one)), 0)
+  const engine = new Engine(model, { slots: Math.min(batchSize, requests.length), length })
+  const texts = requests.map(({ ids }) => textOf(model, ids))
+  const queue = new EventQueue<{ index: number; event: EngineEvent }>()
+  let left = requests.length
+  try {
+    for (const [index, request] of requests.entries()) {
+      engine.enqueue(request, {
+        push: (event) => queue.push({ index, event }),
+        end: (error) => {
+          if (error !== undefined || --left === 0) queue.end(error)
+        },
+      })
+    }
+    for await (const { index, event } of queue.read(signal)) {
+      if (event.type !== 'token') continue
+      const { id, finishReason } = event
+      const text = texts[index]!(id, finishReason !== undefined)
+      yield { index, id, text, ...(finishReason && { finishReason }) }
+    }
+  } finally {
+    await engine.close()
   }
 }
 
-/** @internal The text that each new token of a row completes. */
-export function textOf(model: Model, row: Row): (id: number, last: boolean) => string {
+/** @internal The text that each new token after a prompt completes. */
+export function textOf(
+  model: Model,
+  prompt: readonly number[],
+): (id: number, last: boolean) => string {
   if (!model.tokenizer) return () => ''
-  const decoder = new IncrementalDecoder(model.tokenizer, row.ids)
+  const decoder = new IncrementalDecoder(model.tokenizer, prompt)
   return (id, last) => decoder.push(id) + (last ? decoder.end() : '')
 }
 
 /** @internal Options with their defaults. */
 export async function samplingOf(model: Model, options: SamplingOptions) {
-  const { temperature = 0, topK = 0, topP = 1, seed = 0 } = options
-  if (temperature >= 1e6) refuse('temperature', 'below 1e6', temperature)
-  if (!(topP > 0 && topP <= 1)) refuse('topP', 'above 0 and at most 1', topP)
-  const stopIds = new Set(options.stopIds ?? (await stopIdsOf(model)))
-  return { temperature, topK, topP, seed, stopIds }
+  const { maxNewTokens = 256, temperature = 0, topK = 0, topP = 1, seed = 0 } = options
+  checkSampling({ temperature, topP })
+  const stopIds = options.stopIds ?? (await stopIdsOf(model))
+  return { maxNewTokens, temperature, topK, topP, seed, stopIds }
 }
 
-/** @internal A row for a prompt's tokens. */
-export function createRow(
-  model: Model,
-  index: number,
-  ids: readonly number[],
-  { maxNewTokens = 256 }: SamplingOptions,
-): Row {
-  const { vocabSize, maxPositionEmbeddings: context } = model.config
+/** The tokens of a prompt that fits the model. */
+function idsOf(model: Model, index: number, prompt: Prompt, options: GenerateOptions): number[] {
+  const ids = promptIds(model, prompt, options)
+  checkFits(model, index, ids)
+  return ids
+}
+
+/** @internal Refuses a prompt that the model cannot continue. */
+export function checkFits(model: Model, index: number, ids: readonly number[]): void {
+  const context = model.config.maxPositionEmbeddings
   const which = `prompt ${index + 1}`
-  if (ids.length === 0) throw invalid(`${which} is empty: there is no token to continue`)
-  const bad = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize))
-  if (bad !== undefined) {
-    throw invalid(`${which}: token id ${bad} is not in the model's vocabulary of ${vocabSize}`)
-  }
-  if (ids.length >= context) {
-    throw invalid(
-      `${which} has ${ids.length} tokens and leaves no room in the model's context of ${context} ` +
-        '(max_position_embeddings). Shorten it.',
-    )
-  }
-  const maxLength = Math.min(ids.length + maxNewTokens, context)
-  return { index, ids: [...ids], promptLength: ids.length, cached: 0, maxLength }
+  checkPrompt(which, ids, model)
+  if (ids.length < context) return
+  throw new WestwindError(
+    'ERR_INVALID_ARG',
+    `${which} has ${ids.length} tokens and leaves no room in the model's context of ${context} ` +
+      '(max_position_embeddings). Shorten it.',
+  )
+}
+
+/** @internal Tokens that prompt and answer may have in all. */
+export function lengthOf(
+  model: Model,
+  { ids, maxNewTokens }: Pick<EngineRequest, 'ids' | 'maxNewTokens'>,
+): number {
+  return Math.min(ids.length + maxNewTokens, model.config.maxPositionEmbeddings)
 }
 
 /**
@@ -275,8 +298,4 @@ async function generationEos(dir: string): Promise<number[] | undefined> {
       `${file}: eos_token_id must be a token id or a list of them, got ${JSON.stringify(json.eos_token_id)}`,
     )
   })
-}
-
-function invalid(message: string): WestwindError {
-  return new WestwindError('ERR_INVALID_ARG', message)
 }

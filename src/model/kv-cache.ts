@@ -4,6 +4,7 @@ import {
   decodeAttention,
   embedding,
   kvAppend,
+  kvGather,
   type LayerCache,
   rmsNorm,
   type Segments,
@@ -60,17 +61,85 @@ export class KvCache {
   }
 }
 
-/** What one slot of the cache takes in: `ids` at the places from `start`. */
+/** New tokens of a sequence: `ids` at the places from `start` of a slot. */
 export interface CacheInput {
   slot: number
   start: number
   /** At least one. */
   ids: readonly number[]
+  /** The slot that holds the `start` tokens before them; they are copied where it is another one. */
+  from: number
+}
+
+/** What a step takes in, on the device. */
+export interface CacheTokens {
+  /** `[N]` i32: the new tokens of all inputs. */
+  ids: Tensor
+  /** `[N]` i32. */
+  positions: Tensor
+  /** Where all rows that attention sees go: those taken from the cache, then the new ones. */
+  rows: CacheRows
+  /** Undefined: one new token per slot, which attends over the cache. */
+  packed?: { taken: CacheRows; segments: Segments }
 }
 
 /**
- * Hidden states after the final norm, `[inputs, C]`, of the last token of each input; keys and values
- * of all their tokens join the cache. Enqueues ops alone, so that a step can be recorded.
+ * Prompts, or parts of them. What is new of an input is a segment whose prefix, a segment too, is taken from the
+ * cache: attention cuts keys by their logical order, so the bits are those of the whole prompt in one piece.
+ */
+export function promptTokens(model: Model, inputs: readonly CacheInput[]): CacheTokens {
+  const taken = inputs.filter(({ start }) => start > 0)
+  const starts = [0]
+  const prefix: number[] = []
+  const [slots, sources, positions, ids]: number[][] = [[], [], [], []]
+  for (const { slot, from, start } of taken) {
+    for (let i = 0; i < start; i++) {
+      slots!.push(slot)
+      sources!.push(from)
+      positions!.push(i)
+    }
+    starts.push(positions!.length)
+    prefix.push(kKeysOnly)
+  }
+  const before = positions!.length
+  let next = 0
+  for (const input of inputs) {
+    for (const [i, id] of input.ids.entries()) {
+      slots!.push(input.slot)
+      positions!.push(input.start + i)
+      ids!.push(id)
+    }
+    starts.push(positions!.length)
+    prefix.push(input.start > 0 ? next++ : -1)
+  }
+  const put = (values: number[]) => fromArray(values, [values.length], 'i32', model.device)
+  const all = put(positions!)
+  return {
+    ids: put(ids!),
+    positions: all.rows(before, ids!.length),
+    rows: { slot: put(slots!), position: all },
+    packed: {
+      taken: { slot: put(sources!), position: all.rows(0, before) },
+      segments: { start: put(starts), prefix: put(prefix), positions: all },
+    },
+  }
+}
+
+/** Of a segment that asks nothing: its rows are keys alone. */
+const kKeysOnly = -2
+
+/** The last token of a sequence for each of so many slots. */
+export function decodeTokens(model: Model, inputs: readonly CacheInput[]): CacheTokens {
+  const put = (values: number[]) => fromArray(values, [values.length], 'i32', model.device)
+  const positions = put(inputs.map(({ start }) => start))
+  const slot = put(inputs.map((input) => input.slot))
+  const ids = put(inputs.map((input) => input.ids[0]!))
+  return { ids, positions, rows: { slot, position: positions } }
+}
+
+/**
+ * Hidden states `[N, C]` after the final norm of the new tokens; their keys and values join the cache. Enqueues
+ * ops alone, so that a step can be recorded.
  */
 export function forwardCached(model: Model, cache: KvCache, tokens: CacheTokens): Tensor {
   using _ = scope()
@@ -84,51 +153,12 @@ export function forwardCached(model: Model, cache: KvCache, tokens: CacheTokens)
     h = after.h
     delta = after.delta
   }
-  const final = rmsNorm(...finalNorm(model, h, delta))
-  return keep(embedding(final.y, tokens.last))
-}
-
-/** What a step takes in, on the device. */
-export interface CacheTokens {
-  /** `[T]` i32. */
-  ids: Tensor
-  rows: CacheRows
-  /** `[inputs]` i32: the row of the last token of each input. */
-  last: Tensor
-  /** Undefined: attend over the cache. */
-  segments: Segments | undefined
-}
-
-/**
- * Inputs that all start at 0 are whole documents and run as one packed row of segments; others see what
- * their slot holds before them.
- */
-export function cacheTokens(model: Model, inputs: readonly CacheInput[]): CacheTokens {
-  const ids: number[] = []
-  const slot: number[] = []
-  const position: number[] = []
-  const ends = [0]
-  for (const input of inputs) {
-    for (const [i, id] of input.ids.entries()) {
-      ids.push(id)
-      slot.push(input.slot)
-      position.push(input.start + i)
-    }
-    ends.push(ids.length)
-  }
-  const put = (values: number[]) => fromArray(values, [values.length], 'i32', model.device)
-  const rows = { slot: put(slot), position: put(position) }
-  const last = put(ends.slice(1).map((end) => end - 1))
-  const fresh = inputs.every(({ start }) => start === 0)
-  const segments = fresh
-    ? { start: put(ends), prefix: put(inputs.map(() => -1)), positions: rows.position }
-    : undefined
-  return { ids: put(ids), rows, last, segments }
+  return keep(rmsNorm(...finalNorm(model, h, delta)).y)
 }
 
 /** One block of the transformer as in forward, with the cache in place of saved activations. */
 function cachedBlock(
-  { config }: Model,
+  model: Model,
   layer: LayerParameters,
   cache: LayerCache,
   tokens: CacheTokens,
@@ -136,13 +166,28 @@ function cachedBlock(
   before: Tensor | undefined,
 ): { h: Tensor; delta: Tensor } {
   using _ = scope()
+  const { config } = model
   const options = attentionOptions(config)
-  const { rows, segments } = tokens
-  const { second, delta } = runBlock(config, layer, rows.position, { stream, before }, (qkv) => {
-    kvAppend(qkv, cache, rows, options)
-    return segments
-      ? attention(qkv, segments, options)
-      : { out: decodeAttention(qkv, cache, rows, options) }
-  })
-  return { h: keep(second.sum), delta: keep(delta) }
+  const { rows, packed, positions } = tokens
+  const run = (attend: (qkv: Tensor) => { out: Tensor }, into?: Tensor) => {
+    const after = runBlock(config, layer, positions, { stream, before }, attend, into)
+    return { h: keep(after.second.sum), delta: keep(after.delta) }
+  }
+  if (!packed) {
+    return run((qkv) => {
+      kvAppend(qkv, cache, rows, options)
+      return { out: decodeAttention(qkv, cache, rows, options) }
+    })
+  }
+  const [all, fresh] = [rows.position.size, positions.size]
+  const heads = config.heads + 2 * config.kvHeads
+  const qkv = empty([all, heads, config.headDim], model.dtype, model.device)
+  return run(
+    () => {
+      kvGather(qkv.rows(0, all - fresh), cache, packed.taken, options)
+      kvAppend(qkv, cache, rows, options)
+      return { out: attention(qkv, packed.segments, options).out.rows(all - fresh, fresh) }
+    },
+    qkv.rows(all - fresh, fresh),
+  )
 }

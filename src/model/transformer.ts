@@ -129,7 +129,8 @@ function disposeAll(tensors: readonly Tensor[]): void {
 
 /**
  * One block, its tensors in the caller's scope: `stream + before` enters, the stream that leaves is
- * `mid + delta`. `attend` is what training and decoding do differently.
+ * `mid + delta`. `attend` is what training and decoding do differently; qkv is written to `into`
+ * `[T, heads + 2·kvHeads, D]` where that is given.
  */
 export function runBlock<A extends { out: Tensor }>(
   config: ModelConfig,
@@ -137,11 +138,12 @@ export function runBlock<A extends { out: Tensor }>(
   positions: Tensor,
   { stream, before }: { stream: Tensor; before: Tensor | undefined },
   attend: (qkv: Tensor) => A,
+  into?: Tensor,
 ) {
   const first = before
     ? rmsNorm(before, layer.inputNorm.weight, config.rmsNormEps, stream)
     : rmsNorm(stream, layer.inputNorm.weight, config.rmsNormEps)
-  const qkv = splitHeads(linear(first.y, layer.qkv), config)
+  const qkv = splitHeads(linear(first.y, layer.qkv, into && joinHeads(into)), config)
   rope(qkv, positions, config.heads + config.kvHeads, config.ropeTheta)
   const attended = attend(qkv)
   const projected = linear(joinHeads(attended.out), layer.out)
@@ -248,9 +250,9 @@ function blockBackward(
   return keep(rmsNormBackward(dnormed, h, inputNorm.weight, saved.rstd, inputNorm.grad, dmid))
 }
 
-/** `x · wᵀ`: `[T, in] -> [T, out]`. */
-function linear(x: Tensor, parameter: Parameter): Tensor {
-  return gemm(x, parameter.weight, { transB: true })
+/** `x · wᵀ`: `[T, in] -> [T, out]`, written to `out` where that is given. */
+function linear(x: Tensor, parameter: Parameter, out?: Tensor): Tensor {
+  return gemm(x, parameter.weight, { transB: true, ...(out && { out }) })
 }
 
 /** Adds the weight's gradient to the parameter's; returns that of the input. */
