@@ -14,7 +14,11 @@ export type ErrorCode =
   | 'ERR_TOKENIZER' // tokenizer files or a chat template that is wrong
   | 'ERR_NON_FINITE' // NaN or infinity in a loss or gradient
   | 'ERR_REFERENCE' // policy and reference differ before step 1
-  | 'ERR_NETWORK' // a download failed or is not possible offline
+  | 'ERR_NETWORK' // a download or a request failed, or is not possible offline
+  | 'ERR_TEACHER' // an endpoint refuses requests: a wrong key, model or setting
+  | 'ERR_REFUSED' // an endpoint refuses this one request: it is too long, or against its policy
+  | 'ERR_BUDGET' // the next request would pass the budget
+  | 'ERR_JOURNAL' // a journal that is damaged, or in use by another process
   | 'ERR_ABORTED' // stopped by an AbortSignal or a signal
 
 /** The one error class of westwind. `code` is stable; the message says what was expected, what came, what to do. */

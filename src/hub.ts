@@ -80,6 +80,16 @@ export async function resolveRepo(id: string, options: RepoOptions): Promise<str
   }
 }
 
+/** Where {@link resolveRepo} finds it without the network, if it does: a folder or file, or a snapshot in the cache. */
+export async function localRepo(
+  id: string,
+  { type, revision = 'main' }: Pick<RepoOptions, 'type' | 'revision'>,
+): Promise<string | undefined> {
+  if (await exists(id)) return id
+  checkNames(id, revision, type)
+  return cachedSnapshot(join(cacheDirectory(), `${type}s--${id.replace('/', '--')}`), revision)
+}
+
 async function fetchSnapshot(id: string, folder: string, options: RepoOptions): Promise<string> {
   const { type, revision = 'main', files = defaultFiles[type] } = options
   const accessToken = await readToken()

@@ -185,7 +185,8 @@ async function ageMs(path: string): Promise<number> {
   return Date.now() - (await stat(path)).ctimeMs // a rename sets ctime
 }
 
-function isAlive(pid: number): boolean {
+/** Whether a process of this number runs. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
     return true

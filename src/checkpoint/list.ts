@@ -20,6 +20,12 @@ export function checkpointPath(dir: string, step: number): string {
   return join(dir, `checkpoint-${step}`)
 }
 
+/** The step of a checkpoint by the name of its folder; undefined for other names. */
+export function checkpointStep(name: string): number | undefined {
+  const digits = /^checkpoint-(0|[1-9]\d{0,14})$/.exec(name)?.[1]
+  return digits === undefined ? undefined : Number(digits)
+}
+
 /**
  * The complete checkpoints in an output directory, oldest first: those with a config, all weights
  * and a trainer state of their step. First clears up after processes that died while saving.
@@ -32,8 +38,8 @@ export async function listCheckpoints(
   await settle(dir)
   const found: StepCheckpoint[] = []
   for (const name of await readdir(dir)) {
-    const step = Number(/^checkpoint-(0|[1-9]\d{0,14})$/.exec(name)?.[1] ?? Number.NaN)
-    if (Number.isNaN(step)) continue
+    const step = checkpointStep(name)
+    if (step === undefined) continue
     const path = join(dir, name)
     try {
       await verifyCheckpoint(path, step)

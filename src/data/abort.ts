@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { WestwindError } from '../errors.js'
 
 /** @throws ERR_ABORTED once the signal has fired */
@@ -7,4 +8,10 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
 
 export function aborted(): WestwindError {
   return new WestwindError('ERR_ABORTED', 'reading the data was stopped')
+}
+
+/** Between pieces of long work: other events have their turn, those of the signal too. @throws ERR_ABORTED */
+export async function pause(signal: AbortSignal | undefined): Promise<void> {
+  await setImmediate()
+  throwIfAborted(signal)
 }

@@ -1,7 +1,7 @@
 import { WestwindError } from '../errors.js'
 import type { DataConfig, MixerData, MixtureData, NamedData } from '../recipe/config.js'
 import { permutation } from './order.js'
-import { type LoadOptions, loadRows, type Row } from './source.js'
+import { type DataRef, type LoadOptions, loadRows, type Row } from './source.js'
 
 /** Rows to train on and rows to evaluate on; `test` is empty where the recipe asks for none. */
 export interface SplitRows {
@@ -23,6 +23,19 @@ export function loadMixture(
   if (data.kind === 'mixer') return loadMixer(data, options)
   if (data.kind === 'mixture') return loadWeighted(data, options)
   return loadNamed(data, options)
+}
+
+/** The splits that {@link loadMixture} reads. */
+export function mixtureRefs(data: DataConfig, options: { evaluates: boolean }): DataRef[] {
+  if (data.kind === 'mixer') {
+    return data.sources.flatMap(({ id, config }) =>
+      data.splits.map((split) => ({ id, config, split })),
+    )
+  }
+  if (data.kind === 'mixture') return data.datasets
+  const ref = { id: data.name, config: data.config }
+  const train = { ...ref, split: data.trainSplit }
+  return options.evaluates ? [train, { ...ref, split: data.testSplit }] : [train]
 }
 
 async function loadMixer(data: MixerData, options: LoadOptions): Promise<SplitRows> {

@@ -5,13 +5,29 @@ import { promisify, TextDecoder } from 'node:util'
 import { createGunzip, gunzip } from 'node:zlib'
 import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from 'hyparquet'
 import { compressors } from 'hyparquet-compressors'
-import { abortSignal, type Check, fields, list, optional, path, text } from '../arguments.js'
-import { WestwindError } from '../errors.js'
+import {
+  abortSignal,
+  type Check,
+  fields,
+  list,
+  optional,
+  path,
+  readable,
+  text,
+} from '../arguments.js'
+import { refuse, WestwindError } from '../errors.js'
 import { isRecord, reason, showJson } from '../json.js'
 import { throwIfAborted } from './abort.js'
 
 /** One row of a data set: column name to value. */
 export type Row = Record<string, unknown>
+
+export const checkRows: Check<Iterable<Row>> = readable((value, where) => {
+  const good = typeof value === 'object' && value !== null && Symbol.iterator in value
+  if (!good || typeof value[Symbol.iterator] !== 'function') {
+    refuse(where, 'an iterable of rows', value)
+  }
+})
 
 /** Extensions of data files, the preferred one first where a split exists in several formats. */
 export const dataExtensions = ['.parquet', '.jsonl', '.jsonl.gz', '.json', '.json.gz'] as const

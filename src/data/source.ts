@@ -35,14 +35,18 @@ export interface LoadOptions {
  * @throws ERR_DATA naming the splits that exist, or the file and line that is malformed
  */
 export async function loadRows(ref: DataRef, options: LoadOptions = {}): Promise<Row[]> {
-  const root = await locate(ref, options)
-  const files = await splitFiles(root, ref)
+  const files = await dataFiles(ref, options)
   const columns = ref.columns ?? undefined
   const parts: Row[][] = []
   for (const file of files) parts.push(await readRows(file, { columns, signal: options.signal }))
   const rows = parts.flat()
   if (rows.length === 0) throw new WestwindError('ERR_DATA', `${files.join(', ')}: no rows`)
   return rows
+}
+
+/** The files that hold a split, in their order; see {@link loadRows}. */
+export async function dataFiles(ref: DataRef, options: LoadOptions = {}): Promise<string[]> {
+  return splitFiles(await locate(ref, options), ref)
 }
 
 async function locate(ref: DataRef, options: LoadOptions): Promise<string> {

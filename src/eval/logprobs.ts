@@ -1,12 +1,4 @@
-import {
-  abortSignal,
-  type Check,
-  fields,
-  integer,
-  optional,
-  plainCopy,
-  readable,
-} from '../arguments.js'
+import { abortSignal, type Check, fields, integer, optional, plainCopy } from '../arguments.js'
 import { pairBatch, pairTokens, type SegmentBatch, sftBatch } from '../data/batch.js'
 import {
   type ChatTemplate,
@@ -22,8 +14,8 @@ import {
   type SftExample,
   sftSource,
 } from '../data/encode.js'
-import type { Row } from '../data/source.js'
-import { refuse, WestwindError } from '../errors.js'
+import { checkRows, type Row } from '../data/read-rows.js'
+import { WestwindError } from '../errors.js'
 import { isRecord } from '../json.js'
 import { batchLogps, toDevice } from '../model/batch.js'
 import { checkModel, type Model } from '../model/model.js'
@@ -41,12 +33,6 @@ const checkOptions: Check<LogprobsOptions> = fields<LogprobsOptions>({
   template: optional(checkTemplate),
   batchTokens: optional(integer(1)),
   signal: optional(abortSignal),
-})
-const checkRows: Check<Iterable<Row>> = readable((value, where) => {
-  const good = typeof value === 'object' && value !== null && Symbol.iterator in value
-  if (!good || typeof value[Symbol.iterator] !== 'function') {
-    refuse(where, 'an iterable of rows', value)
-  }
 })
 
 /** Log-probabilities of one text, in nats. */
