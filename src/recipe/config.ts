@@ -1,5 +1,6 @@
 import type { PreferenceLossName } from '../train/preference-loss.js'
 import type { ScheduleName } from '../train/schedule.js'
+import type { AppliedPreset } from './presets.js'
 
 /** A Hugging Face data set id, or a local file or folder. */
 export type DatasetRef = string
@@ -141,6 +142,8 @@ export interface SftConfig extends TrainingConfig {
   packing: false | 'bfd' | 'wrapped'
   /** With 'wrapped': one more EOS after every document (TRL of 2023 did). */
   eosBetween: boolean
+  /** Plan the learning rate for the conversations before packing (TRL of 2023 did). */
+  scheduleUnpacked: boolean
   assistantOnlyLoss: boolean
   /** Of rows with `prompt` and `completion`; null: true for those, and no matter for others. */
   completionOnlyLoss: boolean | null
@@ -176,4 +179,6 @@ export interface Recipe<C extends TrainingConfig> {
   notes: string[]
   /** The file, or what the caller named the source; errors and reports say it. */
   where: string
+  /** What the preset that it names fixed, and what beat it. */
+  preset?: AppliedPreset
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { preferenceLossNames } from '../train/preference-loss.js'
 import { scheduleNames } from '../train/schedule.js'
+import { presetNames } from './presets.js'
 
 // The keys westwind acts on, by the names Hugging Face's trainers have for them today. One table
 // serves validation, error messages and docs/recipes.md (tests/recipe/docs.test.ts compares them).
@@ -75,6 +76,11 @@ const optimizers = z.enum([
 ])
 
 const shared = {
+  preset: key(
+    z.enum(presetNames).nullable().default(null),
+    '"paper", "handbook-v0.2" or "handbook-v0.3"',
+    'What those runs did, for every key that the recipe leaves out; see Fidelity above. westwind only.',
+  ),
   model_name_or_path: key(
     z.string().min(1).nullable().default(null),
     'a local folder or a Hub id',
@@ -379,6 +385,11 @@ export const sftSchema = z.strictObject({
     z.boolean().nullable().default(null),
     'true or false',
     'With `wrapped`: one more EOS after each document, as in 2023; `false` unless given. westwind only.',
+  ),
+  schedule_unpacked: key(
+    z.boolean().default(false),
+    'true or false',
+    'With packing: plan warm-up and decay for the number of conversations, as TRL did in 2023; the run ends with its rows, before the rate has decayed. westwind only.',
   ),
   assistant_only_loss: key(
     z.boolean().default(false),

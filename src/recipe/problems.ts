@@ -5,13 +5,18 @@ export class Problems {
   readonly #problems: { line: number; text: string }[] = []
   #unsupportedOnly = true
 
-  constructor(private readonly where: string) {}
+  /** `part` is the part of the file that the recipe is, said before each message. */
+  constructor(
+    private readonly where: string,
+    private readonly part?: string,
+  ) {}
 
   /** `place` is a line of the file, or the override as the user wrote it. */
   add(place: number | string | undefined, message: string, code: ErrorCode = 'ERR_CONFIG'): void {
     const at = typeof place === 'number' ? `${this.where}:${place}` : (place ?? this.where)
     const line = typeof place === 'number' ? place : Number.POSITIVE_INFINITY
-    this.#problems.push({ line, text: `${at}: ${message}` })
+    const part = this.part === undefined ? '' : `${this.part}: `
+    this.#problems.push({ line, text: `${at}: ${part}${message}` })
     if (code !== 'ERR_UNSUPPORTED') this.#unsupportedOnly = false
   }
 

@@ -4,7 +4,7 @@ import { dpoSchema, sftSchema } from './keys.js'
 import { aliases, refused, withoutEffect } from './known.js'
 import { type Override, parseOverrides, readings, withValue } from './overrides.js'
 import type { Problems } from './problems.js'
-import { type Mapping, parseYaml, type Source } from './source.js'
+import type { Mapping, Source } from './source.js'
 import { suggest } from './suggest.js'
 
 export type RecipeKind = 'sft' | 'dpo'
@@ -34,23 +34,20 @@ const schemaOf = (kind: RecipeKind, name: string): z.ZodType | undefined =>
 /** Renames old keys and applies the overrides; keys given twice become problems. */
 export function collect(
   kind: RecipeKind,
-  recipe: Mapping | string,
-  where: string,
+  source: Source,
   overrideArgs: readonly string[],
   problems: Problems,
 ): Collected {
-  const source: Source =
-    typeof recipe === 'string'
-      ? parseYaml(recipe, where)
-      : { values: recipe, lineOf: () => undefined }
-
   let values: Mapping = {}
   const written = new Map<string, string>() // today's name -> name in the file
   for (const [name, value] of Object.entries(source.values)) {
     const today = modern(name)
     const other = written.get(today)
     if (other !== undefined && own(withoutEffect, today) === undefined) {
-      problems.add(source.lineOf([name]), `${name} and ${other} are the same key; give one of them`)
+      problems.add(
+        source.placeOf([name]),
+        `${name} and ${other} are the same key; give one of them`,
+      )
     }
     written.set(today, name)
     values = { ...values, [today]: value }
@@ -71,7 +68,26 @@ export function collect(
     placeOf([first, ...rest]) {
       const name = String(first)
       if (overridden.has(name)) return `--${name}`
-      return source.lineOf([written.get(name) ?? name, ...rest])
+      return source.placeOf([written.get(name) ?? name, ...rest])
+    },
+  }
+}
+
+/**
+ * One source laid over another: its keys win, also where the one below has them under an old name
+ * or says the same thing in another way.
+ */
+export function laidOver(below: Source, above: Source): Source {
+  const given = new Set(Object.keys(above.values).map(modern))
+  for (const group of alternatives) {
+    if (group.some((name) => given.has(name))) for (const name of group) given.add(name)
+  }
+  const kept = Object.entries(below.values).filter(([name]) => !given.has(modern(name)))
+  return {
+    values: { ...Object.fromEntries(kept), ...above.values },
+    placeOf: (path) => {
+      const own = Object.hasOwn(above.values, String(path[0]))
+      return own ? above.placeOf(path) : below.placeOf(path)
     },
   }
 }
@@ -204,14 +220,16 @@ function asksForNothing(value: unknown): boolean {
   return isRecord(value) && Object.keys(value).length === 0
 }
 
-function at(values: unknown, path: readonly PropertyKey[]): unknown {
+/** The value at a path. */
+export function at(values: unknown, path: readonly PropertyKey[]): unknown {
   const [first, ...rest] = path
   if (first === undefined) return values
   if (Array.isArray(values)) return at(values[Number(first)], rest)
   return isRecord(values) ? at(values[String(first)], rest) : undefined
 }
 
-const pathText = (path: readonly PropertyKey[]): string =>
+/** A path as one writes it: `a.b[0].c`. */
+export const pathText = (path: readonly PropertyKey[]): string =>
   path
     .map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i ? '.' : ''}${String(part)}`))
     .join('')

@@ -3,11 +3,18 @@ import { type Check, fields, list, oneOf, path, plainCopy, record, text } from '
 import { refuse, WestwindError } from '../errors.js'
 import type { DpoConfig, Recipe, SftConfig } from './config.js'
 import { dpoSchema, sftSchema } from './keys.js'
+import { withPreset } from './presets.js'
 import { Problems } from './problems.js'
 import { collect, type RecipeKind, sortKeys, validate } from './read.js'
+import { parseYaml, type Source } from './source.js'
 import { dpoConfig, sftConfig } from './training-config.js'
 
 export type { RecipeKind } from './read.js'
+
+interface ReadOptions {
+  overrides?: readonly string[]
+  part?: string
+}
 
 const checkKind: Check<RecipeKind> = oneOf('sft', 'dpo')
 const checkOverrides: Check<readonly string[]> = list(text)
@@ -83,21 +90,57 @@ export function parseRecipe(
   checkKind(kind, 'parseRecipe: kind')
   text(where, 'parseRecipe: where')
   checkOverrides(overrides, 'parseRecipe: overrides')
-  const source = plainCopy(recipe, 'parseRecipe: recipe', 'ERR_CONFIG')
-  if (typeof source !== 'string') record(source, 'parseRecipe: recipe')
-  const problems = new Problems(where)
+  const copy = plainCopy(recipe, 'parseRecipe: recipe', 'ERR_CONFIG')
+  if (typeof copy === 'string')
+    return readRecipe(kind, parseYaml(copy, where), where, { overrides })
+  record(copy, 'parseRecipe: recipe')
+  return readRecipe(kind, { values: copy, placeOf: () => undefined }, where, { overrides })
+}
+
+/** The recipe that a source of keys is. `part`: what errors call it within the file `where`. */
+export function readRecipe(
+  kind: 'sft',
+  source: Source,
+  where: string,
+  options?: ReadOptions,
+): Recipe<SftConfig>
+export function readRecipe(
+  kind: 'dpo',
+  source: Source,
+  where: string,
+  options?: ReadOptions,
+): Recipe<DpoConfig>
+export function readRecipe(
+  kind: RecipeKind,
+  source: Source,
+  where: string,
+  options?: ReadOptions,
+): Recipe<SftConfig | DpoConfig>
+export function readRecipe(
+  kind: RecipeKind,
+  source: Source,
+  where: string,
+  { overrides = [], part }: ReadOptions = {},
+): Recipe<SftConfig | DpoConfig> {
+  const problems = new Problems(where, part)
   const notes: string[] = []
-  const collected = collect(kind, source, where, overrides, problems)
-  const known = sortKeys(kind, collected, problems, notes)
+  const collected = collect(kind, source, overrides, problems)
+  const { values, preset } = withPreset(
+    kind,
+    collected.values,
+    problems,
+    collected.placeOf(['preset']),
+  )
+  const known = sortKeys(kind, { ...collected, values }, problems, notes)
   const fail = (key: string, message: string): never =>
     problems.fail(collected.placeOf([key]), message)
 
   if (kind === 'sft') {
     const config = sftConfig(validate(sftSchema, known, collected, problems), notes, fail)
-    return { config: checked(config), notes, where }
+    return { config: checked(config), notes, where, ...(preset && { preset }) }
   }
   const config = dpoConfig(validate(dpoSchema, known, collected, problems), notes, fail)
-  return { config: checked(config), notes, where }
+  return { config: checked(config), notes, where, ...(preset && { preset }) }
 }
 
 const configs = new WeakSet<object>()
@@ -122,7 +165,9 @@ export function checkRecipe(recipe: Recipe<SftConfig | DpoConfig>, kind: RecipeK
   if (recipe.config.kind !== kind) refuse(`${where}.config.kind`, kind, recipe.config.kind)
 }
 
-const recipeFields: Check<Recipe<SftConfig | DpoConfig>> = fields<Recipe<SftConfig | DpoConfig>>({
+const recipeFields: Check<Omit<Recipe<SftConfig | DpoConfig>, 'preset'>> = fields<
+  Omit<Recipe<SftConfig | DpoConfig>, 'preset'>
+>({
   config: (value, where) => {
     if (typeof value === 'object' && value !== null && configs.has(value)) return
     refuse(where, 'what loadRecipe or parseRecipe gave; changes are overrides there', value)

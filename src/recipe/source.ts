@@ -7,8 +7,11 @@ export type Mapping = Record<string, unknown>
 /** Keys and values of a recipe, and where in the file each stands. */
 export interface Source {
   values: Mapping
-  /** Line of the key at `path`, or of its nearest parent; undefined for values without a file. */
-  lineOf(path: readonly PropertyKey[]): number | undefined
+  /**
+   * Line of the key at `path`, or of its nearest parent; `file:line` where it is another file's;
+   * undefined for values without a file.
+   */
+  placeOf(path: readonly PropertyKey[]): number | string | undefined
 }
 
 /**
@@ -32,7 +35,7 @@ export function parseYaml(text: string, where: string): Source {
   }
   return {
     values,
-    lineOf(path) {
+    placeOf(path) {
       let node: unknown = doc.contents
       let offset: number | undefined
       for (const part of path) {

@@ -13,6 +13,9 @@ export function sftConfig(keys: SftKeys, notes: string[], fail: Fail): SftConfig
   if (keys.eos_between === true && packing !== 'wrapped') {
     fail('eos_between', 'eos_between: true needs packing: wrapped')
   }
+  if (keys.schedule_unpacked && packing === false) {
+    fail('schedule_unpacked', 'schedule_unpacked: true needs packing')
+  }
   return {
     kind: 'sft',
     ...training(keys, notes, fail),
@@ -20,6 +23,7 @@ export function sftConfig(keys: SftKeys, notes: string[], fail: Fail): SftConfig
     eosBetween:
       keys.eos_between ??
       (packing === 'wrapped' && keys.dataset_kwargs?.append_concat_token === true),
+    scheduleUnpacked: keys.schedule_unpacked,
     assistantOnlyLoss: keys.assistant_only_loss,
     completionOnlyLoss: keys.completion_only_loss ?? null,
     datasetTextField: keys.dataset_text_field,

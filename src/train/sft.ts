@@ -47,6 +47,7 @@ async function prepareStage(
   return {
     units: trainRows.length,
     testUnits: testRows.length,
+    ...(config.scheduleUnpacked && { scheduleUnits: train.examples.length }),
     dataHash: train.hash,
     statistics: train.statistics,
     fromCache: train.fromCache,
