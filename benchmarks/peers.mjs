@@ -1,7 +1,10 @@
-// Times an SFT step of bench-S in PyTorch and in westwind, in turns, on the very same token batches, each run in a process of
-// its own, and writes the ratios to benchmarks/results/. Needs a Python with torch, and the peer program `bench_peer.py`.
+// Times whole steps in PyTorch and in westwind, in turns, each run in a process of its own, and writes the ratios to
+// benchmarks/results/. dSFT and dDPO take the very same token batches. Needs a Python with torch, transformers and TRL, and the
+// peer program `bench_peer.py`.
 //
-//   node benchmarks/peers.mjs --python VENV/bin/python --peer DIR/bench_peer.py [--rounds 3] [--steps 3] [--precision fp32,bf16]
+//   node benchmarks/peers.mjs --python VENV/bin/python --peer DIR/bench_peer.py [--only sft,dpo] [--model bench-S]
+//     [--rounds 3] [--steps 3] [--precision bf16] [--pairs FILE]
+// FILE has rows of prompt_ids, chosen_ids, rejected_ids; `real` is the peer's own, without it pairs are synthetic.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,10 +17,12 @@ const { values: flags } = parseArgs({
   options: {
     python: { type: 'string' },
     peer: { type: 'string' },
+    only: { type: 'string', default: 'sft,dpo,score,generate' },
+    model: { type: 'string', default: 'bench-S' },
     rounds: { type: 'string', default: '3' },
     steps: { type: 'string', default: '3' },
-    precision: { type: 'string', default: 'fp32,bf16' },
-    model: { type: 'string', default: 'bench-S' },
+    precision: { type: 'string', default: 'bf16' },
+    pairs: { type: 'string' },
   },
 })
 if (!flags.python || !flags.peer) {
@@ -28,61 +33,84 @@ const { steps, model } = flags
 const folder = mkdtempSync(join(tmpdir(), 'westwind-peers-'))
 const batches = join(folder, 'batches.safetensors')
 
-function peer(impl, precision) {
-  const shape = ['--model', model, '--seq', '2048', '--micro-batch', '1', '--docs', 'packed']
-  const amount = ['--steps', steps, '--warmup', '1', '--wait', '0']
-  const rest = ['--threads', String(threads), '--dump', batches]
-  const args = [flags.peer, 'sft', ...shape, ...amount, ...rest]
-  return jsonLines(run(flags.python, [...args, '--impl', impl, '--precision', precision])).at(-1)
+/** What is timed: options of both programs, those of the peer alone, what counts, and who stands beside westwind. */
+const rows = ['--seq', '2048', '--micro-batch', '1', '--docs', 'packed']
+const pairs = ['--pairs', '2', '--max-length', '1024', '--precompute-ref']
+const works = [
+  { task: 'sft', shape: rows, rate: 'tokens_per_s', peers: ['loop', 'trl'], dumps: true },
+  {
+    ...{ task: 'dpo', shape: pairs, rate: 'pairs_per_s', peers: ['loop', 'trl'], dumps: true },
+    peerOnly: flags.pairs ? ['--data', flags.pairs] : [],
+  },
+  { task: 'score', shape: rows, rate: 'tokens_per_s', peers: ['loop', 'hf'] },
+  { task: 'generate', shape: ['--batch', '1'], rate: 'tokens_per_s', peers: ['loop', 'hf'] },
+  { task: 'generate', shape: ['--batch', '8'], rate: 'tokens_per_s', peers: ['loop', 'hf'] },
+].filter(({ task }) => flags.only.split(',').includes(task))
+
+const titles = {
+  loop: 'hand-written PyTorch loop',
+  trl: 'TRL 1.x trainer',
+  hf: 'transformers',
 }
 
-function westwind(precision) {
-  const dtype = precision === 'fp32' ? 'f32' : 'bf16'
-  const amount = ['--repetitions', steps, '--batches', batches]
-  return bench('sft', '--model', model, '--dtype', dtype, ...amount).at(-1)
+const amount = ['--model', model, '--steps', steps, '--warmup', '1', '--threads', String(threads)]
+
+function peer(work, impl, precision) {
+  const { task, shape, peerOnly = [], dumps } = work
+  const dump = dumps ? ['--dump', batches] : []
+  const how = ['--impl', impl, '--precision', precision, '--wait', '0', ...dump]
+  const args = [flags.peer, task, ...amount, ...shape, ...peerOnly, ...how]
+  return jsonLines(run(flags.python, args)).at(-1)
+}
+
+function westwind({ task, shape, dumps }, precision) {
+  const same = dumps ? ['--batches', batches] : []
+  return bench('train', '--task', task, '--precision', precision, ...amount, ...shape, ...same).at(
+    -1,
+  )
 }
 
 const median = (values) => quantile(values, 0.5)
-const rows = []
-for (const precision of flags.precision.split(',')) {
-  const rates = { loop: [], trl: [], westwind: [] }
-  const memory = { loop: [], trl: [], westwind: [] }
-  for (let round = 0; round < Number(flags.rounds); round++) {
-    for (const name of Object.keys(rates)) {
-      const result = name === 'westwind' ? westwind(precision) : peer(name, precision)
-      rates[name].push(result.tokens_per_s)
-      memory[name].push(result.peak_rss_mb)
-      console.log(
-        `${precision} round ${round + 1}: ${name} ${result.tokens_per_s.toFixed(0)} tokens/s`,
-      )
+const table = []
+for (const work of works) {
+  for (const precision of flags.precision.split(',')) {
+    const names = [...work.peers, 'westwind']
+    const results = Object.fromEntries(names.map((name) => [name, []]))
+    for (let round = 0; round < Number(flags.rounds); round++) {
+      for (const name of names) {
+        const made = name === 'westwind' ? westwind(work, precision) : peer(work, name, precision)
+        results[name].push(made)
+        const rate = made[work.rate].toFixed(2)
+        console.log(`${work.task} ${precision} round ${round + 1}: ${name} ${rate} ${work.rate}`)
+      }
     }
-  }
-  const ours = median(rates.westwind)
-  for (const [name, label] of [
-    ['loop', 'hand-written PyTorch loop'],
-    ['trl', 'TRL SFTTrainer'],
-  ]) {
-    rows.push([
-      precision,
-      label,
-      (ours / median(rates[name])).toFixed(2),
-      (median(memory.westwind) / median(memory[name])).toFixed(2),
-      rates.westwind.map((x) => x.toFixed(0)).join(', '),
-      rates[name].map((x) => x.toFixed(0)).join(', '),
-    ])
+    const each = (name, key) => results[name].map((result) => result[key])
+    for (const name of work.peers) {
+      const ratio = (key) => median(each('westwind', key)) / median(each(name, key))
+      const list = (who) =>
+        each(who, work.rate)
+          .map((x) => x.toFixed(2))
+          .join(', ')
+      table.push([
+        `${work.task} ${work.task === 'generate' ? work.shape.join(' ') : ''}`.trim(),
+        ...[precision, titles[name], ratio(work.rate).toFixed(2), ratio('peak_rss_mb').toFixed(2)],
+        ...[work.rate, list('westwind'), list(name)],
+      ])
+    }
   }
 }
 rmSync(folder, { recursive: true })
 
-const head = ['precision', 'peer', 'tokens/s, westwind ÷ peer', 'peak RSS, westwind ÷ peer']
-head.push('westwind, tokens/s per round', 'peer, tokens/s per round')
-report('sft', flags.python, ({ date, machine, versions }) => {
-  return `# SFT step of ${model}, beside PyTorch: ${date}, ${machine}
+const head = ['work', 'precision', 'peer', 'rate, westwind ÷ peer', 'peak RSS, westwind ÷ peer']
+head.push('rate', 'westwind, per round', 'peer, per round')
+report(`steps-${model}`, flags.python, ({ date, machine, versions }) => {
+  return `# Steps of ${model}, beside PyTorch: ${date}, ${machine}
 
-\`node benchmarks/peers.mjs\`: packed documents, rows of 2,048 tokens, one row per step, the same token batches, ${flags.rounds} rounds in
-turns, ${steps} timed steps each, a process per run. With bf16 westwind keeps f32 master weights, the PyTorch programs do not.
+\`node benchmarks/peers.mjs\`: packed documents in rows of 2,048 tokens; two ${flags.pairs ? 'given' : 'synthetic'} pairs of at most 1,024 tokens a
+sequence, the reference's log-probs known beforehand; ${flags.rounds} rounds in turns, ${steps} timed steps each, a process per run. The optimizer's
+state of westwind is f32 in every precision, that of the peers in bf16 is bf16.
 ${versions}
 
-${markdownTable(head, rows)}
+${markdownTable(head, table)}
 `
 })

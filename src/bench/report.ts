@@ -1,5 +1,5 @@
+import type { Machine } from '../device/machine.js'
 import type { BenchResult } from './harness.js'
-import type { Machine } from './machine.js'
 
 /** Columns of Liger-Kernel's benchmark files, whose tools then read ours. */
 const csvColumns = [

@@ -2,15 +2,15 @@ import { Argument, type Command, InvalidArgumentError, Option } from 'commander'
 import { benchCases } from '../bench/cases.js'
 import { cublasLtMissing } from '../bench/cublaslt.js'
 import { type BenchResult, measure } from '../bench/harness.js'
-import { benchMachine, type Machine } from '../bench/machine.js'
 import { benchModels } from '../bench/models.js'
 import { csvHeader, csvLines, machineLine, tableHeader, tableLine } from '../bench/report.js'
-import { benchSft, readBatches, type SftBenchResult } from '../bench/sft.js'
 import { device as openDevice } from '../device/device.js'
+import { type Machine, machineOf } from '../device/machine.js'
 import { knownPeaks } from '../device/peaks.js'
 import type { ModelDType } from '../model/model.js'
 import { isolated, scope } from '../tensor/scope.js'
 import { peakFlops } from '../train/peak.js'
+import { registerBenchTrain } from './bench-train.js'
 import type { Register } from './context.js'
 import { count, withDevice } from './options.js'
 
@@ -20,28 +20,29 @@ interface Flags {
   model?: string
   tokens?: number[]
   repetitions?: number
-  batches?: string
   json?: true
   csv?: true
 }
 
-/** What a laptop times in seconds, and what a GPU is bought for. Optimizer state of the latter fits no single GPU. */
+/** What a laptop times in seconds, and what a GPU is bought for. */
 const defaults = {
-  cpu: { model: 'bench-S', sftModel: 'bench-S', tokens: [2048], repetitions: 5 },
-  gpu: { model: 'mistral-7b', sftModel: 'bench-M', tokens: [4096, 8192], repetitions: 20 },
+  cpu: { model: 'bench-S', tokens: [2048], repetitions: 5 },
+  gpu: { model: 'mistral-7b', tokens: [4096, 8192], repetitions: 20 },
 }
 
-const what = [...Object.keys(benchCases), 'sft']
+const what = Object.keys(benchCases)
 
-export const registerBench: Register = (program, { stdout, stderr, signal }) => {
+export const registerBench: Register = (program, context) => {
+  const { stdout, stderr, signal } = context
   const line = (text: string) => void stdout.write(`${text}\n`)
   const remark = (text: string) => void stderr.write(`${text}\n`)
-  withDevice(benchCommand(program)).action(async (only: string | undefined, flags: Flags) => {
+  const command = withDevice(benchCommand(program)).enablePositionalOptions()
+  command.action(async (only: string | undefined, flags: Flags) => {
     const device = openDevice(flags.device)
     const { dtype } = flags
     const on = defaults[device.name === 'cpu' ? 'cpu' : 'gpu']
     const { repetitions = on.repetitions, tokens = on.tokens, model = on.model } = flags
-    const machine = benchMachine(device)
+    const machine = machineOf(device)
     const peaks = { flops: await peakFlops(device, dtype), memory: knownPeaks(device).memory }
     const print = printer(flags, model, machine, line)
     const missing = device.name === 'cpu' ? '' : await cublasLtMissing(device)
@@ -59,17 +60,8 @@ export const registerBench: Register = (program, { stdout, stderr, signal }) => 
         })
       }
     }
-    if (only !== undefined && only !== 'sft') return
-    const batches = flags.batches === undefined ? undefined : await readBatches(flags.batches)
-    const sftModel = flags.model ?? on.sftModel
-    const result = await benchSft(benchModels[sftModel]!, {
-      ...{ device, dtype, steps: repetitions, warmup: 1, signal },
-      ...(batches && { batches }),
-    })
-    const named = { kernel: 'sft step', model: sftModel, dtype, ...result, ...machine }
-    if (flags.json) line(JSON.stringify(named))
-    else if (!flags.csv) line(sftLine(`${sftModel} ${dtype}`, result, peaks.flops))
   })
+  registerBenchTrain(command, context)
 }
 
 function benchCommand(program: Command): Command {
@@ -77,7 +69,7 @@ function benchCommand(program: Command): Command {
   return program
     .command('bench')
     .description(
-      'Time ops and whole steps on this machine. Results are checked before they are timed.',
+      'Time ops on this machine, or whole steps (bench train). Results are checked before they are timed.',
     )
     .addArgument(new Argument('[what]', 'one of them; default: all').choices(what))
     .addOption(new Option('--dtype <type>').choices(['f32', 'bf16']).default('bf16'))
@@ -96,11 +88,8 @@ function benchCommand(program: Command): Command {
       `timed runs; the median counts; default: ${cpu.repetitions}, on a GPU ${gpu.repetitions}`,
       count(1),
     )
-    .option('--batches <file>', 'sft: the token batches of this safetensors file')
     .option('--json', 'one JSON object per line')
-    .addOption(
-      new Option('--csv', "comma-separated values in Liger's columns; ops only").conflicts('json'),
-    )
+    .addOption(new Option('--csv', "comma-separated values in Liger's columns").conflicts('json'))
 }
 
 function counts(text: string): number[] {
@@ -125,13 +114,4 @@ function printer(
       else line(tableLine(result))
     }
   }
-}
-
-function sftLine(title: string, result: SftBenchResult, peak: number): string {
-  const { s_per_step, tokens_per_s, useful_tflops, peak_rss_mb } = result
-  const share = ((useful_tflops * 1e14) / peak).toFixed(0)
-  return (
-    `sft step ${title}: ${s_per_step.toFixed(2)} s, ${tokens_per_s.toFixed(0)} tokens/s, ` +
-    `${useful_tflops.toFixed(4)} TFLOP/s (${share}% of the GEMM peak), peak RSS ${peak_rss_mb.toFixed(0)} MiB`
-  )
 }

@@ -50,13 +50,14 @@ export function count(least: number): (text: string) => number {
   }
 }
 
-function integer(text: string): number {
+export function integer(text: string): number {
   const value = Number(text)
   if (text.trim() !== '' && Number.isSafeInteger(value)) return value
   throw new InvalidArgumentError('Expected an integer.')
 }
 
-function number(least: number, most: number): (text: string) => number {
+/** A parser of numbers in a range. */
+export function number(least: number, most: number): (text: string) => number {
   return (text) => {
     const value = Number(text)
     if (text.trim() !== '' && value >= least && value <= most) return value

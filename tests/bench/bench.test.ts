@@ -8,7 +8,6 @@ import { linearLogpsCases } from '../../src/bench/linear-logps.js'
 import { benchModels } from '../../src/bench/models.js'
 import { csvHeader, csvLines } from '../../src/bench/report.js'
 import { rmsNormCases } from '../../src/bench/rms-norm.js'
-import { benchSft } from '../../src/bench/sft.js'
 import { openCpu } from '../../src/device/device.js'
 import { isolated, scope } from '../../src/tensor/scope.js'
 import { Tensor } from '../../src/tensor/tensor.js'
@@ -136,15 +135,6 @@ describe('bench', () => {
     ])
     const copy = { ...result, gflops: 0, ofPeak: null }
     expect(csvLines(copy, 'tiny', { ...machine, ...when })).toHaveLength(2)
-  })
-
-  it('whole steps: finite loss, speed and memory under the keys of the peer', async () => {
-    const result = await benchSft(tiny, { device: cpu, dtype: 'f32', steps: 2, warmup: 1 })
-    expect(result.loss).toBeGreaterThan(0)
-    for (const key of ['s_per_step', 'tokens_per_s', 'useful_tflops', 'peak_rss_mb'] as const) {
-      expect(result[key]).toBeGreaterThan(0)
-    }
-    expect(cpu.stats()).toMatchObject({ liveBytes: 0, forgottenTensors: 0 })
   })
 
   it('quantiles are values that were measured', () => {

@@ -3,10 +3,10 @@ import { existsSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { cudaDevices, cudaVersion, type Device } from '../device/device.js'
 import { version } from '../version.js'
+import { cudaDevices, cudaVersion, type Device } from './device.js'
 
-/** What a timing means nothing without. */
+/** What a timing or a run means little without. */
 export interface Machine {
   /** 'cpu' or 'cuda:N'. */
   device: string
@@ -20,7 +20,7 @@ export interface Machine {
   date: string
 }
 
-export function benchMachine(device: Device): Machine {
+export function machineOf(device: Device): Machine {
   const gpu = device.name !== 'cpu'
   return {
     device: device.name,
