@@ -9,6 +9,7 @@ import { withDevice } from './options.js'
 interface Flags {
   device: string
   resume?: true | string
+  profile?: string
   json?: true
 }
 
@@ -37,12 +38,18 @@ function addTraining(command: Command, context: CliContext, run: Run): void {
     .argument('<recipe>', 'a YAML file with the keys of alignment-handbook and TRL')
     .argument('[overrides...]', 'its keys: --learning_rate=1e-5 --max_steps=100')
     .option('--resume [checkpoint]', 'go on from the latest complete checkpoint, or from this one')
+    .option('--profile <file>', 'write what each op of steps 2 to 4 takes, as Chrome-trace events')
     .option('--json', 'print the final metrics as a JSON object')
     .allowUnknownOption()
   withDevice(command).action(async (recipe: string, rest: string[], flags: Flags) => {
     const resume = flags.resume === undefined ? [] : [`--resume_from_checkpoint=${flags.resume}`]
     const { signal, stderr, stdout } = context
-    const options = { device: flags.device, signal, stream: stderr }
+    const options = {
+      device: flags.device,
+      signal,
+      stream: stderr,
+      ...(flags.profile !== undefined && { profile: flags.profile }),
+    }
     const result = await run(recipe, [...rest, ...resume], options)
     if (flags.json) {
       const { outputDir, steps, stopped, metrics } = result

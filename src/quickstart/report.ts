@@ -1,5 +1,5 @@
-import { htmlReport } from '../train/html-report.js'
-import type { ChartSeries } from '../train/svg-chart.js'
+import { htmlReport } from '../report/html-report.js'
+import type { ChartSeries } from '../report/svg-chart.js'
 import { version } from '../version.js'
 import { type Comparison, type Means, type Outcome, samplesOf } from './compare.js'
 import type { Layout } from './recipes.js'
@@ -60,59 +60,75 @@ export function reportHtml(
       { label: 'reward accuracy', value: percent(report.rewardAccuracy) },
       { label: 'seconds', value: report.seconds.toFixed(0) },
     ],
-    charts: [
-      { title: 'dSFT: loss', xLabel: 'step', yLabel: 'loss', series: both(curves.sft, 'loss') },
-      { title: 'dDPO: loss', xLabel: 'step', yLabel: 'loss', series: both(curves.dpo, 'loss') },
+    sections: [
       {
-        title: 'dDPO: reward accuracy',
-        xLabel: 'step',
-        yLabel: 'share of pairs',
-        series: both(curves.dpo, 'rewards/accuracies'),
-      },
-      {
-        title: 'dDPO: rewards',
-        xLabel: 'step',
-        yLabel: 'reward',
-        series: [
-          series(curves.dpo, 'chosen', 'rewards/chosen'),
-          series(curves.dpo, 'rejected', 'rewards/rejected'),
-          series(curves.dpo, 'margin', 'rewards/margins'),
-        ],
-      },
-    ],
-    tables: [
-      {
-        caption: `${report.evalPrompts} held-out prompts, one answer of each model, same settings and random numbers`,
-        headers: ['aligned against dSFT', 'prompts'],
-        rows: [
-          ['wins', report.wins],
-          ['ties', report.ties],
-          ['losses', report.losses],
+        title: 'Curves',
+        charts: [
+          { title: 'dSFT: loss', xLabel: 'step', yLabel: 'loss', series: both(curves.sft, 'loss') },
+          { title: 'dDPO: loss', xLabel: 'step', yLabel: 'loss', series: both(curves.dpo, 'loss') },
+          {
+            title: 'dDPO: reward accuracy',
+            xLabel: 'step',
+            yLabel: 'share of pairs',
+            series: both(curves.dpo, 'rewards/accuracies'),
+          },
+          {
+            title: 'dDPO: rewards',
+            xLabel: 'step',
+            yLabel: 'reward',
+            series: [
+              series(curves.dpo, 'chosen', 'rewards/chosen'),
+              series(curves.dpo, 'rejected', 'rewards/rejected'),
+              series(curves.dpo, 'margin', 'rewards/margins'),
+            ],
+          },
         ],
       },
       {
-        caption: 'How the teacher judges, and the share of answers that keep each rule',
-        headers: ['rule', 'points', 'dSFT', 'aligned'],
-        rows: shares.map((rule) => [
-          rules[rule],
-          points[rule],
-          percent(sft[rule]),
-          percent(aligned[rule]),
-        ]),
+        title: 'Numbers',
+        tables: [
+          {
+            caption: `${report.evalPrompts} held-out prompts, one answer of each model, same settings and random numbers`,
+            headers: ['aligned against dSFT', 'prompts'],
+            rows: [
+              ['wins', report.wins],
+              ['ties', report.ties],
+              ['losses', report.losses],
+            ],
+          },
+          {
+            caption: 'How the teacher judges, and the share of answers that keep each rule',
+            headers: ['rule', 'points', 'dSFT', 'aligned'],
+            rows: shares.map((rule) => [
+              rules[rule],
+              points[rule],
+              percent(sft[rule]),
+              percent(aligned[rule]),
+            ]),
+          },
+        ],
+      },
+      {
+        title: 'Samples',
+        samples: samplesOf(comparisons, 6).map(({ task, sft, aligned }) => ({
+          prompt: task.prompt,
+          answers: [
+            {
+              label: 'dSFT',
+              text: sft.text,
+              note: note(sft.score),
+              best: sft.score > aligned.score,
+            },
+            {
+              label: 'dSFT + dDPO',
+              text: aligned.text,
+              note: note(aligned.score),
+              best: aligned.score > sft.score,
+            },
+          ],
+        })),
       },
     ],
-    samples: samplesOf(comparisons, 6).map(({ task, sft, aligned }) => ({
-      prompt: task.prompt,
-      answers: [
-        { label: 'dSFT', text: sft.text, note: note(sft.score), best: sft.score > aligned.score },
-        {
-          label: 'dSFT + dDPO',
-          text: aligned.text,
-          note: note(aligned.score),
-          best: aligned.score > sft.score,
-        },
-      ],
-    })),
     footer: `westwind ${version}, ${report.device} (${report.processor}), seed ${report.seed}. All answers: ${report.answers}`,
   })
 }

@@ -91,7 +91,12 @@ export function resumeSettings(
     train_sampling_strategy: config.trainSamplingStrategy,
     dataloader_drop_last: config.dataloaderDropLast,
     ...(config.kind === 'sft'
-      ? { packing: config.packing, max_length: config.maxLength, eos_between: config.eosBetween }
+      ? {
+          packing: config.packing,
+          max_length: config.maxLength,
+          eos_between: config.eosBetween,
+          ...(config.scheduleUnpacked && { schedule_unpacked: true }),
+        }
       : {
           model_name_or_path: config.modelNameOrPath, // the reference
           loss_type: config.lossType,

@@ -16,6 +16,7 @@ import { globalNorm, gradientSquares, stopNonFinite } from './diagnose.js'
 import { LogWindow } from './metrics.js'
 import { Throughput } from './mfu.js'
 import type { Optimizer } from './optimizer.js'
+import { profileLines, type StepProfiler } from './profile.js'
 import type { RunOutput } from './run-output.js'
 import { lrAt, type Schedule, type StepPlan } from './schedule.js'
 import type { StepOutcome } from './step.js'
@@ -66,7 +67,7 @@ export async function runSteps(
   stage: Stage,
   state: RunState,
   output: RunOutput,
-  signal: AbortSignal | undefined,
+  { signal, profiler }: { signal?: AbortSignal | undefined; profiler?: StepProfiler | undefined },
 ): Promise<{ stopped: boolean; seconds: number }> {
   const { config, model, optimizer, plan } = stage
   const throughput = new Throughput(stage.peakFlops)
@@ -79,6 +80,7 @@ export async function runSteps(
       if (saved !== state.step) await saveCheckpoint(stage, state)
       return { stopped: true, seconds: (performance.now() - begin) / 1000 }
     }
+    await profiler?.begin()
     const started = performance.now()
     if (order === undefined || state.step % plan.stepsPerEpoch === 0) {
       order = orderOf(stage, Math.floor(state.step / plan.stepsPerEpoch))
@@ -95,6 +97,7 @@ export async function runSteps(
     const lr = lrAt(stage.schedule, state.step)
     optimizer.step(lr, clipScale(gradNorm, config.maxGradNorm))
     for (const parameter of model.parameters.list) parameter.zeroGrad()
+    for (const line of profileLines(await profiler?.end())) output.note(line)
 
     state.step += 1
     state.numTokens += outcome.tokens

@@ -7,6 +7,7 @@ import {
   flag,
   number,
   optional,
+  path,
   text,
 } from '../arguments.js'
 import type { DataStatistics } from '../data/statistics.js'
@@ -16,10 +17,12 @@ import { reason } from '../json.js'
 import { loadModel, type Model } from '../model/model.js'
 import type { DpoConfig, Recipe, SftConfig } from '../recipe/config.js'
 import { deviations, globalBatch } from '../recipe/deviations.js'
+import { presetLines } from '../recipe/presets.js'
 import { isolated } from '../tensor/scope.js'
 import { loadInitialModel, loadTextInputs, savedTokenizerFiles, type TextInputs } from './inputs.js'
 import { Optimizer } from './optimizer.js'
 import { peakFlops } from './peak.js'
+import { profileLines, StepProfiler } from './profile.js'
 import type { ProgressStream } from './progress.js'
 import { findResumePoint, resumeSettings, takeUp } from './resume.js'
 import {
@@ -33,7 +36,8 @@ import {
   visitedUnits,
 } from './run.js'
 import { RunOutput } from './run-output.js'
-import { planSteps, warmupLength } from './schedule.js'
+import { recordEnd, recordStart } from './run-record.js'
+import { planSteps, type StepPlan, warmupLength } from './schedule.js'
 import type { StepOutcome } from './step.js'
 
 export interface RunOptions {
@@ -45,6 +49,8 @@ export interface RunOptions {
   stream?: ProgressStream
   /** Every line of `metrics.jsonl`, as it is written. */
   onLog?: (record: Record<string, number>) => void
+  /** A file for Chrome-trace events of steps 2 to 4 of this process, op by op; Perfetto shows it. */
+  profile?: string
 }
 
 export const checkRunOptions: Check<RunOptions> = fields<RunOptions>({
@@ -59,6 +65,7 @@ export const checkRunOptions: Check<RunOptions> = fields<RunOptions>({
     }),
   ),
   onLog: optional(callable()),
+  profile: optional(path),
 })
 
 export interface RunResult {
@@ -78,6 +85,8 @@ export interface StageInputs {
   /** Rows or pairs to train on and to evaluate on. */
   units: number
   testUnits: number
+  /** Units that the learning rate is planned for, where it is not those. */
+  scheduleUnits?: number
   unitName: string
   dataHash: string
   statistics: DataStatistics
@@ -106,6 +115,7 @@ export function trainStage<C extends SftConfig | DpoConfig>(
     const on = openDevice(options.device)
     const say = (line: string) => void options.stream?.write(`${line}\n`)
     for (const note of recipe.notes) say(`note: ${note}`)
+    if (recipe.preset) for (const line of presetLines(recipe.preset)) say(line)
     await makeOutputDir(config.outputDir)
     const text = await loadTextInputs(config)
     const inputs = await prepare(config, text, options)
@@ -114,12 +124,8 @@ export function trainStage<C extends SftConfig | DpoConfig>(
     const evaluates = inputs.testUnits > 0 && (config.doEval || config.evalStrategy !== 'no')
     const point = await findResumePoint(config, say)
 
-    const plan = planSteps({
-      microBatchesPerEpoch: microBatchesPerEpoch(inputs.units, config),
-      accumulation: config.gradientAccumulationSteps,
-      epochs: config.numTrainEpochs,
-      maxSteps: config.maxSteps,
-    })
+    const plan = stepsOf(config, inputs.units)
+    const planned = stepsOf(config, inputs.scheduleUnits ?? inputs.units)
 
     let model = await loadInitialModel(config, on, text.tokenizer)
     let optimizer: Optimizer | undefined
@@ -146,8 +152,8 @@ export function trainStage<C extends SftConfig | DpoConfig>(
         schedule: {
           type: config.lrSchedulerType,
           learningRate: config.learningRate,
-          warmupSteps: warmupLength(totalSteps, config),
-          totalSteps,
+          warmupSteps: warmupLength(planned.totalSteps, config),
+          totalSteps: planned.totalSteps,
         },
         gradients: (window) => inputs.gradients(trained, window),
         ...(evaluates && { evaluate: () => inputs.evaluate(trained) }),
@@ -157,11 +163,25 @@ export function trainStage<C extends SftConfig | DpoConfig>(
       }
       const state = point ? await takeUp(stage, point) : newRunState()
       for (const line of startLines(stage, inputs, text, state.step)) say(line)
-      output = await RunOutput.open(config, point ? state.step : undefined, options)
+      const resumeStep = point && state.step
+      output = await RunOutput.open(config, resumeStep, options)
+      const { dataHash, statistics } = inputs
+      const record = await recordStart(config.outputDir, {
+        config,
+        model,
+        dataHash,
+        statistics,
+        resumeStep,
+      })
       output.begin(totalSteps, state.step)
       on.resetPeak()
       const first = state.step
-      const { stopped, seconds } = await runSteps(stage, state, output, options.signal)
+      const profiler = options.profile ? new StepProfiler(on, options.profile) : undefined
+      const { stopped, seconds } = await runSteps(stage, state, output, {
+        signal: options.signal,
+        profiler,
+      })
+      for (const line of profileLines(await profiler?.finish())) output.note(line)
       const result = { outputDir: config.outputDir, steps: state.step, stopped }
       if (stopped) {
         output.note(
@@ -175,13 +195,25 @@ export function trainStage<C extends SftConfig | DpoConfig>(
         ...run,
         ...(evaluation && { evaluation }),
       })
+      await recordEnd(config.outputDir, record, state.step)
       output.note(`saved ${config.outputDir}`)
       return { ...result, metrics, history: state.history }
     } finally {
+      if (options.profile !== undefined) on.endTiming()
       await output?.close()
       optimizer?.dispose()
       model.dispose()
     }
+  })
+}
+
+/** The optimizer steps that a recipe gives with so many rows or pairs. */
+export function stepsOf(config: SftConfig | DpoConfig, units: number): StepPlan {
+  return planSteps({
+    microBatchesPerEpoch: microBatchesPerEpoch(units, config),
+    accumulation: config.gradientAccumulationSteps,
+    epochs: config.numTrainEpochs,
+    maxSteps: config.maxSteps,
   })
 }
 

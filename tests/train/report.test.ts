@@ -3,10 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import { htmlReport } from '../../src/train/html-report.js'
 import { modelCard } from '../../src/train/model-card.js'
 import { saveResults, speedResults } from '../../src/train/report-files.js'
-import { lineChart } from '../../src/train/svg-chart.js'
 
 describe('saveResults', () => {
   let dir: string
@@ -94,118 +92,5 @@ describe('modelCard', () => {
     })
     expect(scratch).toContain('Trained from scratch, by distilled supervised fine-tuning')
     expect(scratch).not.toContain('base_model')
-  })
-})
-
-const chart = {
-  title: 'Loss <1>',
-  xLabel: 'step',
-  yLabel: 'nats & bits',
-  series: [
-    {
-      name: 'train',
-      points: [
-        [0, 1],
-        [5, Number.NaN],
-        [10, 0.5],
-      ] as [number, number][],
-    },
-  ],
-}
-
-describe('lineChart', () => {
-  it('puts the ends of the data on the ends of the axes', () => {
-    const svg = lineChart(chart)
-    expect(svg).toContain('M64.0 66.0M620.0 312.0') // (0, 1) top left, (10, 0.5) bottom right, broken at NaN
-  })
-
-  it('labels small values with exponents, and zero as 0', () => {
-    const svg = lineChart({
-      ...chart,
-      series: [
-        {
-          name: 'lr',
-          points: [
-            [0, 5e-7],
-            [10, 0],
-          ],
-        },
-      ],
-    })
-    expect(svg).toContain('>5.0e-7<')
-    expect(svg).not.toContain('0.0e')
-  })
-
-  it('escapes every label', () => {
-    const svg = lineChart(chart)
-    expect(svg).toContain('Loss &lt;1&gt;')
-    expect(svg).toContain('nats &amp; bits')
-    expect(svg).not.toContain('<1>')
-  })
-
-  it.each([
-    ['nothing', []],
-    ['one point', [[3, 0]]],
-    [
-      'a constant',
-      [
-        [0, 7],
-        [1, 7],
-      ],
-    ],
-    [
-      'tiny values',
-      [
-        [0, 1e-9],
-        [1, 3e-9],
-      ],
-    ],
-    [
-      'huge values',
-      [
-        [0, -1e12],
-        [1, 1e12],
-      ],
-    ],
-  ] as [string, [number, number][]][])('draws %s without NaN', (_, points) => {
-    const svg = lineChart({ ...chart, series: [{ name: 'a', points }] })
-    expect(svg).not.toMatch(/NaN|Infinity|undefined/)
-  })
-})
-
-describe('htmlReport', () => {
-  const hostile = '<script>alert("x")</script> & \'q\''
-  const page = htmlReport({
-    title: hostile,
-    summary: hostile,
-    highlights: [{ label: hostile, value: hostile }],
-    charts: [{ ...chart, title: hostile }],
-    tables: [{ caption: hostile, headers: [hostile], rows: [[hostile], [0.123456]] }],
-    samples: [
-      { prompt: hostile, answers: [{ label: hostile, text: hostile, note: hostile, best: true }] },
-    ],
-    footer: hostile,
-  })
-
-  it('lets no text become markup', () => {
-    expect(page).not.toContain('<script')
-    expect(page).toContain('&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; &#39;q&#39;')
-  })
-
-  it('needs nothing from elsewhere', () => {
-    expect(page.replaceAll('http://www.w3.org/2000/svg', '')).not.toMatch(/https?:|src=|href=/)
-  })
-
-  it('leaves out sections without content', () => {
-    const empty = htmlReport({
-      title: 'a',
-      summary: '',
-      highlights: [],
-      charts: [],
-      tables: [],
-      samples: [],
-      footer: '',
-    })
-    expect(empty).not.toContain('<h2>')
   })
 })

@@ -248,7 +248,7 @@ describe('what stops a run', () => {
     const result = await run('sft', {}, { signal: controller.signal, onLog })
     expect(result).toMatchObject({ stopped: true, steps: 2 })
     const names = await readdir(result.outputDir)
-    expect(names.sort()).toEqual(['checkpoint-2', 'metrics.jsonl'])
+    expect(names.sort()).toEqual(['checkpoint-2', 'metrics.jsonl', 'run.json'])
   })
 })
 
