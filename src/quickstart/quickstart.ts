@@ -1,25 +1,26 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { z } from 'zod'
 import { atomicFile } from '../checkpoint/atomic.js'
+import { readTrainerState } from '../checkpoint/training-state.js'
+import { readRows } from '../data/read-rows.js'
 import { tokenizerFromFiles } from '../data/tokenizer/tokenizer.js'
 import { device as openDevice } from '../device/device.js'
 import { WestwindError } from '../errors.js'
+import { readJsonObject } from '../json.js'
 import { loadModel } from '../model/model.js'
-import { loadRecipe } from '../recipe/recipe.js'
-import { dpo } from '../train/dpo.js'
+import { zephyr } from '../pipeline/zephyr.js'
 import type { ProgressStream } from '../train/progress.js'
-import { sft } from '../train/sft.js'
-import type { RunOptions, RunResult } from '../train/story.js'
 import { type Comparison, meansOf, outcomeOf } from './compare.js'
 import { dialogues, tasksOf } from './data.js'
 import { Display } from './display.js'
-import { type Preference, rank } from './feedback.js'
 import { seeded } from './random.js'
-import { dpoRecipe, type Layout, layout, sftRecipe } from './recipes.js'
+import { dpoRecipe, type Layout, layout, pipelineYaml, sftRecipe } from './recipes.js'
 import { closingLines, type Report, reportHtml } from './report.js'
 import { type Answer, answers } from './sampling.js'
 import { fullSizes, type Sizes } from './sizes.js'
 import type { Task } from './tasks.js'
+import { scoreOf, serveTeacher } from './teacher-server.js'
 import { trainTokenizer } from './tokenizer.js'
 
 export interface QuickstartOptions {
@@ -37,17 +38,10 @@ export interface QuickstartOptions {
 }
 
 /** Streams of random choices, by what they decide. */
-const streams = {
-  dialogues: 0,
-  testDialogues: 1,
-  feedback: 2,
-  testFeedback: 3,
-  ranking: 4,
-  held: 5,
-}
+const streams = { dialogues: 0, testDialogues: 1, prompts: 2, held: 5 }
 
-/** Candidates are drawn as they come; the comparison uses the temperature of most chat programs. */
-const temperatures = { feedback: 1, comparison: 0.7 }
+/** Of most chat programs. */
+const comparisonTemperature = 0.7
 
 /**
  * The whole way on a small scale: generates instruction data, trains a tokenizer and, from random weights,
@@ -69,30 +63,8 @@ export async function quickstart(options: QuickstartOptions = {}): Promise<Repor
   const vocabSize = await makeData(paths, sizes, seed)
   display.end(`${sizes.sft.dialogues} dialogues, a tokenizer of ${vocabSize} tokens`)
 
-  display.begin('dSFT')
-  await atomicFile(paths.sftRecipe, sftRecipe(paths, vocabSize, sizes, seed))
-  const run = runOptions(options, display, sizes.sft.steps)
-  const tuned = completed(await sft(await loadRecipe('sft', paths.sftRecipe), run))
-  const sftLoss = tuned.metrics.eval_loss!
-  display.end(`${tuned.steps} steps, loss on held-out dialogues ${sftLoss.toFixed(3)}`)
-
-  display.begin('feedback')
-  const feedback = await makeFeedback(paths, sizes, seed, options)
-  const [pairs, meanScore] = [feedback.train.length, feedback.meanScore]
-  display.end(
-    `${sizes.feedback.answers} answers to each of ${sizes.feedback.prompts} prompts, mean score ${meanScore.toFixed(1)} of 10; ${pairs} pairs`,
-  )
-
-  display.begin('dDPO')
-  await atomicFile(paths.dpoRecipe, dpoRecipe(paths, sizes, seed))
-  const steps = Math.ceil(pairs / sizes.dpo.pairs) * sizes.dpo.epochs
-  const aligned = completed(
-    await dpo(await loadRecipe('dpo', paths.dpoRecipe), runOptions(options, display, steps)),
-  )
+  const { tuned, aligned, pairs } = await runPipeline(paths, vocabSize, sizes, options, display)
   const rewardAccuracy = aligned.metrics['eval_rewards/accuracies']!
-  display.end(
-    `${aligned.steps} steps, reward accuracy on held-out pairs ${(100 * rewardAccuracy).toFixed(1)} %`,
-  )
 
   display.begin('compare')
   const comparisons = await compare(paths, sizes, seed, options)
@@ -104,7 +76,7 @@ export async function quickstart(options: QuickstartOptions = {}): Promise<Repor
   const report: Report = {
     ...outcome,
     evalPrompts: comparisons.length,
-    sftLoss,
+    sftLoss: tuned.metrics.eval_loss!,
     dpoLoss: aligned.metrics.eval_loss!,
     rewardAccuracy,
     scores: {
@@ -126,6 +98,49 @@ export async function quickstart(options: QuickstartOptions = {}): Promise<Repor
   return report
 }
 
+/** dSFT, feedback and dDPO, as `westwind zephyr` runs them, with the teacher that they need. */
+async function runPipeline(
+  paths: Layout,
+  vocabSize: number,
+  sizes: Sizes,
+  options: QuickstartOptions,
+  display: Display,
+): Promise<{ tuned: Run; aligned: Run; pairs: number }> {
+  const { seed = 42 } = options
+  const { answers, prompts, testPrompts } = sizes.feedback
+  const tasks = await makePrompts(paths, sizes, seed)
+  const teacher = await serveTeacher(tasks)
+  try {
+    await atomicFile(paths.sftRecipe, sftRecipe(paths, vocabSize, sizes, seed))
+    await atomicFile(paths.dpoRecipe, dpoRecipe(paths, sizes, seed))
+    await atomicFile(paths.pipeline, pipelineYaml(paths, sizes, seed, teacher.url))
+
+    display.begin('dSFT')
+    await runUntil('sft', paths, options, display, sizes.sft.steps)
+    const tuned = await readRun(paths.sft)
+    const loss = tuned.metrics.eval_loss!.toFixed(3)
+    display.end(`${tuned.steps} steps, loss on held-out dialogues ${loss}`)
+
+    display.begin('feedback')
+    await runUntil('binarize', paths, options, display, 1)
+    const mean = (await meanScore(paths.ratings)).toFixed(1)
+    const pairs = (await readRows(join(paths.pairs, 'train_prefs.jsonl'))).length
+    display.end(
+      `${answers} answers to each of ${prompts + testPrompts} prompts, mean score ${mean} of 10; ${pairs} pairs`,
+    )
+
+    display.begin('dDPO')
+    const steps = Math.ceil(pairs / sizes.dpo.pairs) * sizes.dpo.epochs
+    await runUntil('dpo', paths, options, display, steps)
+    const aligned = await readRun(paths.dpo)
+    const accuracy = (100 * aligned.metrics['eval_rewards/accuracies']!).toFixed(1)
+    display.end(`${aligned.steps} steps, reward accuracy on held-out pairs ${accuracy} %`)
+    return { tuned, aligned, pairs }
+  } finally {
+    await teacher.close()
+  }
+}
+
 /** Writes dialogues and tokenizer; returns the size of its vocabulary. */
 async function makeData(paths: Layout, sizes: Sizes, seed: number): Promise<number> {
   const { dialogues: n, testDialogues } = sizes.sft
@@ -144,32 +159,13 @@ async function makeData(paths: Layout, sizes: Sizes, seed: number): Promise<numb
   return tokenizerFromFiles(files).vocabSize
 }
 
-/** The dSFT model answers, the teacher ranks: pairs to align with, and others to evaluate on. */
-async function makeFeedback(
-  paths: Layout,
-  sizes: Sizes,
-  seed: number,
-  { device, signal }: QuickstartOptions,
-): Promise<{ train: Preference[]; meanScore: number }> {
-  const { prompts, testPrompts, answers: n } = sizes.feedback
-  using model = await loadModel(paths.sft, { ...(device && { device }) })
-  const pairsOf = async (tasks: Task[], stream: number) => {
-    const sampling = { n, temperature: temperatures.feedback, seed: seed + stream, signal }
-    const judged = await answers(model, tasks, sampling)
-    return { judged, pairs: rank(tasks, judged, seeded(seed + stream, streams.ranking).next) }
-  }
-  const random = (stream: number) => seeded(seed, stream)
-  const train = await pairsOf(
-    tasksOf('preferences', prompts, random(streams.feedback)),
-    streams.feedback,
-  )
-  const test = await pairsOf(
-    tasksOf('held out', testPrompts, random(streams.testFeedback)),
-    streams.testFeedback,
-  )
-  await writeRows(join(paths.preferences, 'train.jsonl'), train.pairs)
-  await writeRows(join(paths.preferences, 'test.jsonl'), test.pairs)
-  return { train: train.pairs, meanScore: meansOf(train.judged.flat()).score }
+/** Writes the prompts of the feedback; returns what each asks for. */
+async function makePrompts(paths: Layout, sizes: Sizes, seed: number): Promise<Task[]> {
+  const { prompts, testPrompts } = sizes.feedback
+  const tasks = tasksOf('preferences', prompts + testPrompts, seeded(seed, streams.prompts))
+  const rows = tasks.map(({ prompt }) => ({ prompt, source: 'quickstart' }))
+  await writeRows(join(paths.prompts, 'train.jsonl'), rows)
+  return tasks
 }
 
 /** Both models answer the same held-out prompts, with the same settings and random numbers. */
@@ -184,7 +180,7 @@ async function compare(
     using model = await loadModel(path, { ...(device && { device }) })
     const sampling = {
       n: 1,
-      temperature: temperatures.comparison,
+      temperature: comparisonTemperature,
       seed: seed + streams.held,
       signal,
     }
@@ -200,27 +196,50 @@ async function compare(
   return comparisons
 }
 
-function runOptions(
+/** Runs the pipeline up to a stage; what is there already is skipped. */
+async function runUntil(
+  until: string,
+  { pipeline }: Layout,
   { device, signal }: QuickstartOptions,
   display: Display,
   steps: number,
-): RunOptions {
-  return {
+): Promise<void> {
+  const { stopped } = await zephyr({
+    pipeline,
+    until,
     ...(device && { device }),
     ...(signal && { signal }),
     onLog: ({ step = 0, loss }) => {
       if (loss !== undefined)
         display.update(step, steps, `${step}/${steps}  loss ${loss.toFixed(3)}`)
     },
-  }
+  })
+  if (!stopped) return
+  const message = 'the quickstart was stopped; the same command goes on from there'
+  throw new WestwindError('ERR_ABORTED', message)
 }
 
-function completed(result: RunResult): RunResult {
-  if (!result.stopped) return result
-  throw new WestwindError(
-    'ERR_ABORTED',
-    'the quickstart was stopped; start it again from the beginning',
+/** What a training stage left of its course. */
+interface Run {
+  steps: number
+  metrics: Record<string, number>
+  history: Record<string, number>[]
+}
+
+async function readRun(dir: string): Promise<Run> {
+  const { global_step: steps, log_history: history } = await readTrainerState(dir)
+  const numbers = z.record(z.string(), z.number())
+  const metrics = numbers.parse(await readJsonObject(join(dir, 'all_results.json'), 'ERR_DATA'))
+  return { steps, metrics, history: z.array(numbers).parse(history) }
+}
+
+const rated = z.object({ completions: z.array(z.object({ overall_score: z.number() })) })
+
+async function meanScore(file: string): Promise<number> {
+  const scores = (await readRows(file)).flatMap((row) =>
+    rated.parse(row).completions.map(({ overall_score }) => scoreOf(overall_score)),
   )
+  return scores.reduce((sum, score) => sum + score, 0) / scores.length
 }
 
 async function writeRows(file: string, rows: readonly object[]): Promise<void> {

@@ -6,8 +6,12 @@ export function layout(out: string) {
   return {
     tokenizer: join(out, 'tokenizer'),
     dialogues: join(out, 'data', 'dialogues'),
-    preferences: join(out, 'data', 'preferences'),
+    prompts: join(out, 'data', 'prompts'),
+    ratings: join(out, 'rate', 'ratings.jsonl'),
+    pairs: join(out, 'pairs'),
     comparison: join(out, 'data', 'comparison.jsonl'),
+    out,
+    pipeline: join(out, 'pipeline.yaml'),
     sftRecipe: join(out, 'sft.yaml'),
     dpoRecipe: join(out, 'dpo.yaml'),
     sft: join(out, 'sft'),
@@ -73,7 +77,9 @@ export function dpoRecipe(paths: Layout, sizes: Sizes, seed: number): string {
 model_name_or_path: ${JSON.stringify(paths.sft)}
 dtype: float32
 
-dataset_name: ${JSON.stringify(paths.preferences)}
+dataset_name: ${JSON.stringify(paths.pairs)}
+dataset_train_split: train_prefs
+dataset_test_split: test_prefs
 max_length: 512
 
 # The added SFT term on the chosen answers keeps a small model from unlearning what is right.
@@ -92,5 +98,49 @@ eval_strategy: epoch
 logging_steps: 1
 save_strategy: no
 output_dir: ${JSON.stringify(paths.dpo)}
+`
+}
+
+/** The pipeline that the quickstart runs, as a user would write it. */
+export function pipelineYaml(
+  paths: Layout,
+  sizes: Sizes,
+  seed: number,
+  teacherUrl: string,
+): string {
+  const { answers, testPrompts } = sizes.feedback
+  const sampling = 'batch_size: 64, sampling: { temperature: 1, max_tokens: 64 }'
+  const pool = Array.from(
+    { length: answers },
+    (_, i) => `    - { stage: sft, name: sft-${i + 1}, ${sampling} }`,
+  )
+  return `# The quickstart as a pipeline: dSFT, answers of that model to new prompts, scores of a teacher,
+# pairs, dDPO. Data and teacher (four rules behind an OpenAI-compatible endpoint) are made by
+# westwind quickstart, which runs this file; the model answers as often as it is listed.
+#   westwind zephyr ${paths.pipeline} --dry-run
+output_dir: ${JSON.stringify(paths.out)}
+seed: ${seed}
+
+sft:
+  recipe: sft.yaml
+
+feedback:
+  prompts:
+    data: ${JSON.stringify(paths.prompts)}
+  models:
+${pool.join('\n')}
+  generate:
+    per_prompt: ${answers}
+  teacher:
+    base_url: ${teacherUrl}
+    model: four-rules
+  rate:
+    aspects: []
+  binarize:
+    rejected: lowest
+    test_size: ${testPrompts}
+
+dpo:
+  recipe: dpo.yaml
 `
 }

@@ -1,16 +1,17 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { device } from '../../src/device/device.js'
 import { outcomeOf } from '../../src/quickstart/compare.js'
 import { dialogues, partOf, tasksOf } from '../../src/quickstart/data.js'
-import { rank } from '../../src/quickstart/feedback.js'
 import { quickstart } from '../../src/quickstart/quickstart.js'
 import { seeded } from '../../src/quickstart/random.js'
-import type { Sizes } from '../../src/quickstart/sizes.js'
-import { taskKey } from '../../src/quickstart/tasks.js'
+import { dpoRecipe, layout, pipelineYaml, sftRecipe } from '../../src/quickstart/recipes.js'
+import { fullSizes, type Sizes } from '../../src/quickstart/sizes.js'
+import { type Task, taskKey } from '../../src/quickstart/tasks.js'
 import { judge, points } from '../../src/quickstart/teacher.js'
+import { ratingOf, serveTeacher, teacherPort } from '../../src/quickstart/teacher-server.js'
 
 let root: string
 beforeAll(async () => {
@@ -66,22 +67,43 @@ describe('the teacher', () => {
     }
   })
 
-  it('ranking chooses the best answer and rejects a lower one', () => {
-    const answers = tasks.map((task) =>
-      [`= ${task.answer.join(', ')}`, `Sure! ${task.sentence(task.answer)}`, 'what?'].map(
-        (text) => ({
-          text,
-          ...judge(task, text),
-        }),
-      ),
-    )
-    const pairs = rank(tasks, answers, () => 0)
-    expect(pairs).toHaveLength(tasks.length)
-    for (const { score_chosen, score_rejected, chosen } of pairs) {
-      expect(score_chosen).toBeGreaterThan(score_rejected)
-      expect(chosen.at(-1)!.content).toMatch(/^Sure!/)
-    }
+  it('as an endpoint it scores answers of a judging request as it does itself', async () => {
+    const server = await serveTeacher(tasks)
+    const [task] = tasks as [Task]
+    const right = `Sure! ${task.sentence(task.answer)}`
+    const ask = (content: string) =>
+      fetch(`${server.url}/chat/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ model: 'four-rules', messages: [{ role: 'user', content }] }),
+      })
+    const marked = (name: string, text: string) =>
+      `<<1a ${name}>>\n${text}\n<<1a end of ${name}>>\n`
+    const answers = marked('answer 1', 'what?') + marked('answer 2', right)
+    const reply = await ask(marked('instruction', task.prompt) + answers)
+    const { choices } = (await reply.json()) as { choices: { message: { content: string } }[] }
+    expect(JSON.parse(choices[0]!.message.content)).toMatchObject({
+      answer_1: { rating: ratingOf(judge(task, 'what?').score) },
+      answer_2: { rating: 10, rationale: 'correct, sentence, courteous, brief' },
+    })
+    expect((await ask(marked('instruction', 'another prompt') + answers)).status).toBe(400)
+    expect((await ask('hello')).status).toBe(400)
+    await server.close()
   })
+})
+
+it('examples/quickstart is what the quickstart writes and runs', async () => {
+  const paths = layout('runs/quickstart')
+  const url = `http://127.0.0.1:${teacherPort}/v1`
+  const written = {
+    'sft.yaml': sftRecipe(paths, 584, fullSizes, 42),
+    'dpo.yaml': dpoRecipe(paths, fullSizes, 42),
+    'pipeline.yaml': pipelineYaml(paths, fullSizes, 42, url),
+  }
+  for (const [name, text] of Object.entries(written)) {
+    const file = new URL(`../../examples/quickstart/${name}`, import.meta.url)
+    expect(await readFile(file, 'utf8'), name).toBe(text)
+  }
 })
 
 it('ties count half in the win rate', () => {
@@ -120,5 +142,8 @@ it('a miniature run leaves its report and the models, the same ones every time',
     runs.push({ winRate, sftLoss, rewardAccuracy, scores, weights: weights.toString('base64') })
   }
   expect(runs[0]).toEqual(runs[1])
+  const again = await quickstart({ out: join(root, 'a'), sizes: tiny, seed: 3 })
+  expect(again.winRate).toBe(runs[0]!.winRate)
+  expect(await readdir(join(root, 'a'))).not.toContain('previous')
   expect(device('cpu').stats()).toMatchObject({ liveBytes: 0, forgottenTensors: 0 })
 })

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parseModelConfig } from '../../src/model/config.js'
+import { zephyr } from '../../src/pipeline/zephyr.js'
 import { deviations, globalBatch } from '../../src/recipe/deviations.js'
 import { loadRecipe, parseRecipe } from '../../src/recipe/recipe.js'
 
@@ -19,6 +20,41 @@ describe('recipes/zephyr-7b-beta', () => {
     expect(deviations(config, { examples: 61_966 })).toEqual([])
     expect(notes).toEqual([])
     expect(config).toMatchObject({ scoreHeader: true, secondEos: true, insertEmptySystem: true })
+  })
+})
+
+describe('recipes/zephyr-7b-beta and the preset', () => {
+  it.each(['sft', 'dpo'] as const)(
+    '%s.yaml says what the preset of the paper says',
+    async (kind) => {
+      const file = preset(`zephyr-7b-beta/${kind}.yaml`)
+      const { preset: applied } = await loadRecipe(kind, file, ['--preset=paper'])
+      expect(applied!.pins.filter(({ beatenBy }) => beatenBy !== undefined)).toEqual([])
+    },
+  )
+
+  it('pipeline.yaml is valid, and its dry run names what would be downloaded, offline', async () => {
+    let said = ''
+    const write = (text: string) => {
+      said += text
+      return true
+    }
+    const stream = { write, on: () => undefined }
+    process.env.HF_HUB_CACHE = '/nowhere'
+    const pipeline = preset('zephyr-7b-beta/pipeline.yaml')
+    const { stages } = await zephyr({ pipeline, dryRun: true, stream })
+    delete process.env.HF_HUB_CACHE
+    expect(stages.map(({ stage }) => stage).slice(0, 4)).toEqual([
+      ...['sft', 'dpo', 'mt-bench/sft', 'mt-bench/dpo'],
+    ])
+    for (const id of [
+      'mistralai/Mistral-7B-v0.1',
+      'HuggingFaceH4/ultrachat_200k',
+      'HuggingFaceH4/ultrafeedback_binarized',
+    ]) {
+      expect(said).toContain(`${id}, to be downloaded from the Hub`)
+    }
+    expect(said).not.toContain('not used')
   })
 })
 
