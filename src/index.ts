@@ -20,11 +20,32 @@ export {
 } from './device/device.js'
 export { type ErrorCode, WestwindError } from './errors.js'
 export {
+  type AlpacaEvalOptions,
+  type AlpacaEvalResult,
+  alpacaEval,
+} from './eval/alpaca/alpaca-eval.js'
+export {
+  type ChoiceOptions,
+  type ChoiceResult,
+  type ChoiceSample,
+  evaluateChoices,
+} from './eval/choice/choice.js'
+export type { ChoiceTaskName } from './eval/choice/tasks.js'
+export {
   type LogprobsOptions,
   logprobs,
   type RowLogps,
   type SequenceLogps,
 } from './eval/logprobs.js'
+export { type MtBenchOptions, type MtBenchResult, mtBench } from './eval/mt-bench/mt-bench.js'
+export {
+  evaluatePreferences,
+  type PreferenceOptions,
+  type PreferenceResult,
+  type PreferenceSample,
+} from './eval/preferences.js'
+export type { Metric } from './eval/results.js'
+export { type BinarizeOptions, type BinarizeReport, binarize } from './feedback/binarize.js'
 export { type ChatOptions, ChatSession } from './model/chat-session.js'
 
 export { type ModelConfig, parseModelConfig } from './model/config.js'
@@ -47,8 +68,17 @@ export {
 } from './model/model.js'
 export type { Cuda, CudaDevice, DeviceStats, MemoryTag } from './native/addon-types.js'
 export * as ops from './ops/index.js'
+export {
+  type StageOutcome,
+  type ZephyrOptions,
+  type ZephyrResult,
+  zephyr,
+} from './pipeline/zephyr.js'
 export type { DpoConfig, Recipe, SftConfig } from './recipe/config.js'
 export { loadRecipe, parseRecipe } from './recipe/recipe.js'
+export type { RunReport } from './report/compare.js'
+export { type ReportOptions, report } from './report/report.js'
+export { type ServeOptions, type Server, serve } from './serve/server.js'
 export type { DType, TypedArray } from './tensor/dtype.js'
 export { isolated, keep, own, type Scope, scope } from './tensor/scope.js'
 export { empty, fromArray, type Shape, type Tensor } from './tensor/tensor.js'

@@ -1,7 +1,8 @@
-import { spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative, resolve } from 'node:path'
+import { promisify } from 'node:util'
 import type { Command } from 'commander'
 import { describe, expect, it } from 'vitest'
 import { createProgram } from '../src/cli/main.js'
@@ -50,7 +51,9 @@ describe('pages', () => {
     }
   })
 
-  it('every TypeScript block type-checks against the public names', { timeout: 180_000 }, () => {
+  it('every TypeScript block type-checks against the public names', {
+    timeout: 180_000,
+  }, async () => {
     const dir = mkdtempSync(join(tmpdir(), 'westwind-docs-'))
     try {
       const files = pages.flatMap((page) => {
@@ -62,16 +65,21 @@ describe('pages', () => {
       })
       expect(files.length).toBeGreaterThan(0)
       const compilerOptions = {
-        paths: { westwind: [join(root, 'src/index.ts')] },
+        paths: {
+          westwind: [join(root, 'src/index.ts')],
+          openai: [join(root, 'node_modules/openai/index.d.mts')],
+        },
         typeRoots: [join(root, 'node_modules/@types')],
       }
       writeFileSync(join(dir, 'package.json'), '{"type":"module"}')
       const config = { extends: join(root, 'tsconfig.json'), compilerOptions, include: [], files }
       writeFileSync(join(dir, 'tsconfig.json'), JSON.stringify(config))
       const tsc = join(root, 'node_modules/typescript/bin/tsc')
-      const done = spawnSync(process.execPath, [tsc, '-p', dir], { encoding: 'utf8' })
-      expect(done.stdout).toBe('')
-      expect(done.status).toBe(0)
+      const failed = await promisify(execFile)(process.execPath, [tsc, '-p', dir]).then(
+        () => '',
+        ({ stdout, stderr }) => `${stdout}${stderr}` || 'tsc ended without a word',
+      )
+      expect(failed).toBe('')
     } finally {
       rmSync(dir, { recursive: true, force: true })
     }

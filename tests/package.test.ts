@@ -12,14 +12,18 @@ interface Packed {
   files: { path: string }[]
 }
 
-it('the package has the program, the API, the sources of the addon and the recipes, and no tests', () => {
+it('the package has the program, the API, the sources of the addon, recipes, templates and the chat page, and no tests', () => {
   const args = ['pack', '--dry-run', '--json', '--ignore-scripts']
   const output = execFileSync('npm', args, { cwd: root, encoding: 'utf8', stdio: 'pipe' })
   const [packed]: Packed[] = JSON.parse(output)
   const paths = packed!.files.map(({ path }) => path)
   const wanted = ['bin/westwind.js', 'CMakeLists.txt', 'LICENSE', 'package.json']
   expect(paths).toEqual(expect.arrayContaining([...wanted, 'recipes/zephyr-7b-beta/dpo.yaml']))
+  expect(paths).toEqual(expect.arrayContaining(['web/index.html', 'web/page.css']))
+  expect(paths).toEqual(expect.arrayContaining(['web/page.js', 'web/chat.js']))
   expect(paths).toEqual(expect.arrayContaining(['native/binding/addon.cc', 'scripts/build.mjs']))
+  const templates = ['mt-bench/judge_prompts.jsonl', 'feedback/judge.jinja']
+  expect(paths).toEqual(expect.arrayContaining(templates.map((name) => `templates/${name}`)))
   if (built) expect(paths).toEqual(expect.arrayContaining(['dist/index.js', 'dist/index.d.ts']))
   expect(paths.filter((path) => /(^|\/)(tests|node_modules|runs)\//.test(path))).toEqual([])
 })

@@ -6,20 +6,30 @@ import { version } from '../version.js'
 import { registerBench } from './bench.js'
 import { registerChat } from './chat.js'
 import type { CliContext, Register } from './context.js'
+import { registerEval } from './eval.js'
+import { registerFeedback } from './feedback.js'
 import { registerGenerate } from './generate.js'
 import { registerInspect } from './inspect.js'
 import { registerLogprobs } from './logprobs.js'
 import { registerQuickstart } from './quickstart.js'
+import { registerReport } from './report.js'
+import { registerServe } from './serve.js'
 import { registerDpo, registerSft } from './train.js'
+import { registerZephyr } from './zephyr.js'
 
 /** One file per command; the order is that of `--help`. */
 const commands: Register[] = [
   registerQuickstart,
+  registerZephyr,
   registerSft,
   registerDpo,
+  registerFeedback,
   registerGenerate,
   registerChat,
+  registerServe,
   registerLogprobs,
+  registerEval,
+  registerReport,
   registerInspect,
   registerBench,
 ]
@@ -27,7 +37,7 @@ const commands: Register[] = [
 /**
  * Runs a command line (without node and script).
  *
- * @returns the exit code: 0, 1 for an error, 130 or 143 after SIGINT or SIGTERM
+ * @returns the exit code: 0, 1 for an error, 3 where a budget is used up, 130 or 143 after SIGINT or SIGTERM
  */
 export async function main(argv: readonly string[]): Promise<number> {
   const stop = new AbortController()
@@ -58,6 +68,7 @@ export function createProgram(context: CliContext): Command {
   const program = new Command('westwind')
     .description('Train chat models the way Zephyr was trained: dSFT, AI feedback, dDPO.')
     .version(version)
+    .enablePositionalOptions() // `bench train --model` is an option of train, not of bench
     .option('--debug', 'with an error, also print where it arose (or set WESTWIND_DEBUG=1)')
   configure(program)
   for (const register of commands) register(program, context)
@@ -90,7 +101,7 @@ function report(error: unknown, argv: readonly string[]): number {
   else if (!(error instanceof WestwindError)) {
     process.stderr.write('This is a bug in westwind; WESTWIND_DEBUG=1 shows where.\n')
   }
-  return 1
+  return error instanceof WestwindError && error.code === 'ERR_BUDGET' ? 3 : 1
 }
 
 /** The stack, with those of the causes. */

@@ -35,6 +35,7 @@ const messages = [
   { role: 'user', content: 'hi' },
   { role: 'assistant', content: 'ho' },
 ]
+const choiceRow = { question: 'Why?', choices: ['so', 'no'], gold: 0 }
 const rows = [{ messages }, { text: 'words' }]
 const sampling = { maxNewTokens: 1, temperature: 1, topK: 5, topP: 0.9, seed: 1, stopIds: [2] }
 const { signal } = new AbortController()
@@ -44,7 +45,13 @@ const generation = {
   options: { ...sampling, raw: false, template, batchSize: 2, signal },
 }
 const stream = { write: () => true, on: () => undefined, columns: 80 }
-const run = { device: 'cpu', signal, stream, onLog: () => undefined }
+const run = {
+  device: 'cpu',
+  signal,
+  stream,
+  onLog: () => undefined,
+  profile: join(folder, 'trace.json'),
+}
 const keys = {
   model_name_or_path: fixturePath('golden/models/h64d32_win16_tied/f32'),
   tokenizer_name_or_path: fixturePath('golden/tiny_tokenizer'),
@@ -68,6 +75,37 @@ const dpoKeys = {
 writeFileSync(join(folder, 'sft.jsonl'), `${JSON.stringify({ messages })}\n`)
 writeFileSync(join(folder, 'dpo.jsonl'), '{"prompt":"a","chosen":"b","rejected":"c"}\n')
 writeFileSync(join(folder, 'sft.yaml'), JSON.stringify(sftKeys))
+const { output_dir: _, ...stageKeys } = sftKeys
+const pipeline = { output_dir: join(folder, 'zephyr'), sft: stageKeys }
+writeFileSync(join(folder, 'zephyr.yaml'), JSON.stringify(pipeline))
+
+const evaluation = {
+  maxNewTokens: 4,
+  batchSize: 2,
+  device: 'cpu',
+  dtype: 'f32',
+  concurrency: 2,
+  signal,
+  stream,
+}
+const question = { question_id: 1, category: 'math', turns: ['Why?'] }
+const choices = [{ index: 0, turns: ['So.'] }]
+const answer = { question_id: 1, answer_id: 'a', model_id: 'm', choices, tstamp: 1 }
+const output = { instruction: 'Say.', output: 'Said.', generator: 'm' }
+writeFileSync(join(folder, 'questions.jsonl'), JSON.stringify(question))
+writeFileSync(join(folder, 'answers.jsonl'), JSON.stringify(answer))
+writeFileSync(join(folder, 'outputs.json'), JSON.stringify([output]))
+
+await westwind.saveModel(join(folder, 'served'), model, tokenizer.files)
+async function serveAndClose(...args: Parameters<typeof westwind.serve>): Promise<void> {
+  const server = await westwind.serve(...args)
+  await server.close()
+}
+const answers = ['b', 'c'].map((response, i) => ({ model: 'm', response, overall_score: 5 - i }))
+writeFileSync(
+  join(folder, 'ratings.jsonl'),
+  JSON.stringify({ instruction: 'a', completions: answers }),
+)
 
 const heads = { heads: 2, kvHeads: 1 }
 const attention = { ...heads, window: 3, scale: 1 }
@@ -93,6 +131,24 @@ export const functions: Record<string, Case> = {
     file: join(folder, 'sft.jsonl'),
     options: { columns: ['messages'], signal },
   }),
+  binarize: of(westwind.binarize, {
+    options: {
+      input: join(folder, 'ratings.jsonl'),
+      out: join(folder, 'pairs'),
+      chosen: 'overall',
+      rejected: 'random',
+      seed: 1,
+      ties: 'keep',
+      minMargin: 0,
+      minSpread: 0,
+      maxDisagreement: 1,
+      decontaminate: [join(folder, 'sft.jsonl')],
+      ngram: 13,
+      testSize: 0,
+      tokenizer: fixturePath('golden/tiny_tokenizer'),
+      signal,
+    },
+  }),
   loadTokenizer: of(westwind.loadTokenizer, { dir: fixturePath('golden/tiny_tokenizer') }),
   tokenizerFromFiles: of(westwind.tokenizerFromFiles, { 'files|token': tokenizer.files }),
   cpuIsas: of(westwind.cpuIsas, {}),
@@ -108,6 +164,46 @@ export const functions: Record<string, Case> = {
     model,
     'rows?': rows,
     options: { template, batchTokens: 64, signal },
+  }),
+  evaluateChoices: of(westwind.evaluateChoices, {
+    model,
+    task: 'arc',
+    'rows?': [choiceRow],
+    options: {
+      fewshot: 1,
+      fewshotRows: [choiceRow],
+      limit: 1,
+      onProgress: () => undefined,
+      signal,
+    },
+  }),
+  evaluatePreferences: of(westwind.evaluatePreferences, {
+    policy: model,
+    reference: model,
+    'rows?': [{ prompt: 'a', chosen: 'b', rejected: 'c' }],
+    options: {
+      ...{ beta: 0.1, template, maxLength: 16, limit: 1, klSamples: 1, maxNewTokens: 1, seed: 1 },
+      ...{ onProgress: () => undefined, signal },
+    },
+  }),
+  mtBench: of(westwind.mtBench, {
+    options: {
+      answers: join(folder, 'answers.jsonl'),
+      modelId: 'tiny',
+      questions: join(folder, 'questions.jsonl'),
+      out: join(folder, 'mt-bench'),
+      ...evaluation,
+    },
+  }),
+  alpacaEval: of(westwind.alpacaEval, {
+    options: {
+      outputs: join(folder, 'outputs.json'),
+      out: join(folder, 'alpaca-eval'),
+      seed: 1,
+      system: 'Be kind.',
+      judgeMethod: 'rank',
+      ...evaluation,
+    },
   }),
   ChatSession: made(westwind.ChatSession, {
     model,
@@ -152,12 +248,37 @@ export const functions: Record<string, Case> = {
     tag: 'weights',
   }),
   dpo: of(westwind.dpo, { recipe: westwind.parseRecipe('dpo', dpoKeys), 'options|device': run }),
+  report: of(westwind.report, {
+    options: { runs: [folder], eval: [folder], out: join(folder, 'report.html') },
+  }),
   saveModel: of(westwind.saveModel, {
     dir: join(folder, 'saved'),
     model,
     tokenizerFiles: { 'tokenizer.json': '{}' },
   }),
+  serve: of(serveAndClose, {
+    'options|model': {
+      models: [join(folder, 'served')],
+      port: 0,
+      host: '127.0.0.1',
+      apiKey: 'key',
+      device: 'cpu',
+      dtype: 'f32',
+      maxBatch: 1,
+      maxQueue: 1,
+      maxLength: 16,
+      requestTimeout: 10,
+      shutdownTimeout: 1,
+      logLevel: 'silent',
+    },
+  }),
   sft: of(westwind.sft, { recipe: westwind.parseRecipe('sft', sftKeys), 'options|device': run }),
+  zephyr: of(westwind.zephyr, {
+    'options|zephyr.yaml|pipeline|stage|device': {
+      ...{ pipeline: join(folder, 'zephyr.yaml'), from: 'sft', until: 'sft', dryRun: true },
+      ...{ device: 'cpu', signal, stream, onLog: () => undefined },
+    },
+  }),
 }
 
 export const opCases: Record<string, Case> = {
@@ -171,6 +292,7 @@ export const opCases: Record<string, Case> = {
     options: attention,
   }),
   kvAppend: of(ops.kvAppend, { qkv: f32(4, 4, 2), cache, rows: places, options: heads }),
+  kvGather: of(ops.kvGather, { qkv: f32(4, 4, 2), cache, rows: places, options: heads }),
   decodeAttention: of(ops.decodeAttention, {
     qkv: f32(4, 4, 2),
     cache,
