@@ -20,6 +20,11 @@ constexpr int kHeld = kHeldElements / kVec<T>;  // groups
 template <int kTeam>
 constexpr int kThreads = kTeam == 32 ? 256 : kTeam;  // of a block
 
+// Of backward, on a multiprocessor. Small blocks have 170 registers a thread: left alone, ptxas held them to 128, and
+// one spilled.
+template <int kTeam>
+constexpr int kLeastBlocks = kThreads<kTeam> < 256 ? 384 / kThreads<kTeam> : 1;
+
 template <int kTeam>
 __device__ __forceinline__ float team_sum(float x, float* partials) {
   if constexpr (kTeam == 32) return warp_sum(x);
@@ -224,7 +229,7 @@ __device__ __forceinline__ void sum_chunks(const RmsNormBackwardLaunch& launch) 
       rms_norm_##name##_##kTeam(const __grid_constant__ RmsNormParams p) {                  \
     forward<T, kTeam>(p);                                                                   \
   }                                                                                         \
-  extern "C" __global__ void __launch_bounds__(kThreads<kTeam>)                             \
+  extern "C" __global__ void __launch_bounds__(kThreads<kTeam>, kLeastBlocks<kTeam>)        \
       rms_norm_backward_##name##_##kTeam(const __grid_constant__ RmsNormBackwardLaunch p) { \
     backward<T, kTeam>(p);                                                                  \
   }
