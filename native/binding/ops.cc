@@ -403,10 +403,11 @@ void Cast(const Info& info) {
   enqueue(args, {"cast", {{"n", p.n}}}, &Backend::cast, p);
 }
 
-// kvAppend(qkv, kCache, vCache, slot, position, T, slots, length, Hq, Hkv, D)
-void KvAppend(const Info& info) {
+// kvAppend and kvGather (qkv, kCache, vCache, slot, position, T, slots, length, Hq, Hkv, D)
+template <class Params>
+void CacheRows(const Info& info, const char* op, Status (Backend::*run)(const Params&)) {
   Args args(info);
-  KvAppendParams p{};
+  Params p{};
   p.T = args.size(5), p.slots = args.size(6), p.length = args.size(7);
   p.Hq = args.size32(8), p.Hkv = args.size32(9), p.D = args.size32(10);
   check_heads(info.Env(), p.Hq, p.Hkv, p.D);
@@ -416,28 +417,12 @@ void KvAppend(const Info& info) {
   p.qkv = qkv.data, p.dtype = qkv.dtype;
   p.k_cache = args.tensor(1, cache, p.dtype).data;
   p.v_cache = args.tensor(2, cache, p.dtype).data;
-  p.slot = args.tensor(3, p.T, DType::kI32).as<int32_t>();
-  p.position = args.tensor(4, p.T, DType::kI32).as<int32_t>();
-  enqueue(args, {"kv_append", {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}}, &Backend::kv_append, p);
+  p.slot = args.tensor(3, p.T, DType::kI32).template as<int32_t>();
+  p.position = args.tensor(4, p.T, DType::kI32).template as<int32_t>();
+  enqueue(args, {op, {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}}, run, p);
 }
-
-// kvGather(qkv, kCache, vCache, slot, position, T, slots, length, Hq, Hkv, D)
-void KvGather(const Info& info) {
-  Args args(info);
-  KvGatherParams p{};
-  p.T = args.size(5), p.slots = args.size(6), p.length = args.size(7);
-  p.Hq = args.size32(8), p.Hkv = args.size32(9), p.D = args.size32(10);
-  check_heads(info.Env(), p.Hq, p.Hkv, p.D);
-  const int64_t cache = product(p.slots, p.length, p.Hkv, p.D);
-  const TensorRef qkv = args.tensor(0, product(p.T, p.Hq + 2 * int64_t{p.Hkv}, p.D));
-  require_float(info.Env(), qkv);
-  p.qkv = qkv.data, p.dtype = qkv.dtype;
-  p.k_cache = args.tensor(1, cache, p.dtype).data;
-  p.v_cache = args.tensor(2, cache, p.dtype).data;
-  p.slot = args.tensor(3, p.T, DType::kI32).as<int32_t>();
-  p.position = args.tensor(4, p.T, DType::kI32).as<int32_t>();
-  enqueue(args, {"kv_gather", {{"T", p.T}, {"slots", p.slots}, {"length", p.length}}}, &Backend::kv_gather, p);
-}
+void KvAppend(const Info& info) { CacheRows(info, "kv_append", &Backend::kv_append); }
+void KvGather(const Info& info) { CacheRows(info, "kv_gather", &Backend::kv_gather); }
 
 // decodeAttention(qkv, kCache, vCache, slot, position, out, T, slots, length, Hq, Hkv, D, window, scale)
 void DecodeAttention(const Info& info) {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import type { FeedbackConfig } from '../feedback/config.js'
-import { formatReport } from '../feedback/format-report.js'
+import { formatCounts, formatReport } from '../feedback/format-report.js'
 import {
   type Estimate,
   estimateGenerate,
@@ -46,7 +46,7 @@ export const addFeedbackRun: Register = (feedback, { signal, stdout, stderr }) =
     const config = await loadFeedbackConfig(file, overrides)
     const report = await runFeedback(config, { signal, stream: stderr })
     const { generate, rate, pairs } = report
-    const text = [words(generate), words(rate), formatReport(pairs)].join('\n')
+    const text = [formatCounts(generate), formatCounts(rate), formatReport(pairs)].join('\n')
     stdout.write(`${json ? JSON.stringify(report) : text}\n`)
     for (const warning of pairs.warnings) stderr.write(`warning: ${warning}\n`)
   })
@@ -73,15 +73,8 @@ function addStep(command: Command, context: CliContext, step: Step): void {
         return
       }
       const counts = await step.run(config, { signal, stream: stderr })
-      stdout.write(`${flags.json ? JSON.stringify(counts) : words(counts)}\n`)
+      stdout.write(`${flags.json ? JSON.stringify(counts) : formatCounts(counts)}\n`)
     })
-}
-
-/** `6 prompts, 5 rated, 1 quarantined, 0 pending` */
-function words(counts: object): string {
-  return Object.entries(counts)
-    .map(([name, value]) => `${value} ${name}`)
-    .join(', ')
 }
 
 function estimateWords({ prompts, local, most }: Estimate): string {

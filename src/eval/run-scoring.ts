@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
-import { pipeline } from 'node:stream/promises'
+import { hashFile } from '../checkpoint/hash-file.js'
 import { type Row, readRows } from '../data/read-rows.js'
 import { loadRows } from '../data/source.js'
 import { WestwindError } from '../errors.js'
@@ -200,12 +199,6 @@ async function readFiles(files: readonly string[], signal: AbortSignal | undefin
     data.push({ file: basename(file), sha256: await hashFile(file) })
   }
   return { rows, data }
-}
-
-async function hashFile(file: string): Promise<string> {
-  const hash = createHash('sha256')
-  await pipeline(createReadStream(file), hash)
-  return hash.digest('hex')
 }
 
 /** What results say of a model. */

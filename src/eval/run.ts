@@ -3,11 +3,8 @@ import { basename, join, resolve } from 'node:path'
 import {
   abortSignal,
   type Check,
-  callable,
   fields,
-  flag,
   integer,
-  number,
   oneOf,
   optional,
   path,
@@ -17,7 +14,7 @@ import { WestwindError } from '../errors.js'
 import { loadModel, type ModelDType } from '../model/model.js'
 import type { Desk } from '../teacher/desk.js'
 import { apiKey, type Endpoint, endpointSchema } from '../teacher/endpoint.js'
-import type { ProgressStream } from '../train/progress.js'
+import { checkProgressStream, type ProgressStream } from '../train/progress.js'
 import { type Answerer, endpointAnswerer, localAnswerer } from './answer.js'
 
 /** A model behind an OpenAI-compatible endpoint. */
@@ -69,14 +66,7 @@ export const answerChecks: { [K in keyof AnswerOptions]-?: Check<AnswerOptions[K
   ),
   concurrency: optional(integer(1, 1024)),
   signal: optional(abortSignal),
-  stream: optional(
-    fields<ProgressStream>({
-      write: callable(),
-      on: callable(),
-      isTTY: optional(flag),
-      columns: optional(number),
-    }),
-  ),
+  stream: optional(checkProgressStream),
 }
 
 /** @throws ERR_INVALID_ARG naming the part that no endpoint has; ERR_TEACHER where its key is not set */

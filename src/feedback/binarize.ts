@@ -11,6 +11,7 @@ import {
   optional,
   path,
 } from '../arguments.js'
+import { hashFile } from '../checkpoint/hash-file.js'
 import { readRows } from '../data/read-rows.js'
 import { loadTokenizer } from '../data/tokenizer/tokenizer.js'
 import { WestwindError } from '../errors.js'
@@ -18,7 +19,6 @@ import { readJsonObject } from '../json.js'
 import { version } from '../version.js'
 import { decontaminator } from './decontaminate.js'
 import { type EvalSet, readEvalSet } from './eval-sets.js'
-import { hashFile } from './hash-file.js'
 import { holdOut } from './hold-out.js'
 import { inTurns } from './in-turns.js'
 import { manifestName, writePairs } from './pair-files.js'

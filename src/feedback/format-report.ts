@@ -60,3 +60,10 @@ function otherRuleLines({ otherRules, pairs }: BinarizeReport): string[] {
     }),
   ]
 }
+
+/** `6 prompts, 5 rated, 1 quarantined, 0 pending` */
+export function formatCounts(counts: object): string {
+  return Object.entries(counts)
+    .map(([name, value]) => `${value} ${name}`)
+    .join(', ')
+}

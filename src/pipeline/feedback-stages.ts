@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { binarize } from '../feedback/binarize.js'
 import { binarizeOptions } from '../feedback/binarize-config.js'
 import type { FeedbackConfig } from '../feedback/config.js'
+import { formatCounts } from '../feedback/format-report.js'
 import { completionsName, estimateGenerate, generateAnswers } from '../feedback/generate-answers.js'
 import { checkedConfig } from '../feedback/load-config.js'
 import { rateAnswers, ratingsName } from '../feedback/rate-answers.js'
@@ -133,7 +134,7 @@ function generateStage(
         return device !== undefined && model.device === 'auto' ? { ...model, device } : model
       })
       const counts = await generateAnswers({ ...config, models: placed }, { signal, stream })
-      return { stopped: false, summary: words(counts) }
+      return { stopped: false, summary: formatCounts(counts) }
     },
   }
 }
@@ -174,7 +175,10 @@ function rateStage(
     outputs: () => existing(folder, [ratingsName]),
     forecast: async () => [`teacher: ${model} at ${base_url}`],
     async run({ signal, stream }) {
-      return { stopped: false, summary: words(await rateAnswers(config, { signal, stream })) }
+      return {
+        stopped: false,
+        summary: formatCounts(await rateAnswers(config, { signal, stream })),
+      }
     },
   }
 }
@@ -220,8 +224,3 @@ function binarizeStage(
 function from(name: string, stage: Stage | undefined, path: string | undefined): Input {
   return stage ? { name, stage: stage.name } : { name, locate: locateFiles(path ? [path] : []) }
 }
-
-const words = (counts: object): string =>
-  Object.entries(counts)
-    .map(([name, value]) => `${value} ${name}`)
-    .join(', ')

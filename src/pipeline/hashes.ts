@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
+import { hashFile } from '../checkpoint/hash-file.js'
 
 /** The hash of a file as it was when it had this size and these times. */
 export interface KnownHash {
@@ -26,9 +25,7 @@ export class FileHashes {
     const stamp = `${info.size}-${info.mtimeNs}-${info.ctimeNs}`
     const known = this.#known.get(file)
     if (known?.stamp === stamp) return known.sha256
-    const hash = createHash('sha256')
-    for await (const chunk of createReadStream(file, { highWaterMark: 1 << 22 })) hash.update(chunk)
-    const sha256 = hash.digest('hex')
+    const sha256 = await hashFile(file)
     const settled = Date.now() - Number(info.ctimeMs) > tickMs
     if (settled) this.#known.set(file, { stamp, sha256 })
     else this.#known.delete(file)

@@ -4,14 +4,13 @@ import {
   callable,
   fields,
   flag,
-  number,
   optional,
   path,
   text,
 } from '../arguments.js'
 import { WestwindError } from '../errors.js'
 import { suggest } from '../recipe/suggest.js'
-import { formatDuration, type ProgressStream } from '../train/progress.js'
+import { checkProgressStream, formatDuration, type ProgressStream } from '../train/progress.js'
 import { asideName, hasContent, moveAside } from './aside.js'
 import { type Decision, examine, outputHashes, requireFiles } from './decide.js'
 import { type PipelineFile, readPipelineFile } from './file.js'
@@ -46,14 +45,7 @@ const checkOptions: Check<ZephyrOptions> = fields<ZephyrOptions>({
   dryRun: optional(flag),
   device: optional(text),
   signal: optional(abortSignal),
-  stream: optional(
-    fields<ProgressStream>({
-      write: callable(),
-      on: callable(),
-      isTTY: optional(flag),
-      columns: optional(number),
-    }),
-  ),
+  stream: optional(checkProgressStream),
   onLog: optional(callable()),
 })
 

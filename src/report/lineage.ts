@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import { exists } from '../checkpoint/atomic.js'
+import { hashFile } from '../checkpoint/hash-file.js'
 import { isRecord, readJsonObject } from '../json.js'
 import { isSamePlace } from './read-evaluations.js'
 import { orProblem, type RunFolder } from './read-run.js'
@@ -26,7 +24,7 @@ export async function dataLineage(run: RunFolder): Promise<DataLineage[]> {
     const manifest = here
       ? await orProblem(file, run.problems, () => readManifest(file))
       : undefined
-    const manifest_sha256 = manifest ? await sha256(file) : null
+    const manifest_sha256 = manifest ? await hashFile(file) : null
     if (manifest) await checkFiles(file, manifest, run.problems)
     lineages.push({ name, manifest: manifest ?? null, manifest_sha256 })
   }
@@ -49,17 +47,11 @@ async function checkFiles(
   for (const [name, entry] of Object.entries(isRecord(files) ? files : {})) {
     if (!isRecord(entry) || typeof entry.sha256 !== 'string' || name !== basename(name)) continue
     const file = join(dirname(manifestFile), name)
-    const hash = await orProblem(file, problems, () => sha256(file))
+    const hash = await orProblem(file, problems, () => hashFile(file))
     if (hash !== undefined && hash !== entry.sha256) {
       problems.push(`${file}: changed since ${manifestFile} was written: its SHA-256 is ${hash}`)
     }
   }
-}
-
-async function sha256(file: string): Promise<string> {
-  const hash = createHash('sha256')
-  await pipeline(createReadStream(file), hash)
-  return hash.digest('hex')
 }
 
 /** Index of the run whose model, or a checkpoint of it, this run started from; -1 where it is none of these. */

@@ -1,3 +1,4 @@
+import { type Check, callable, fields, flag, number, optional } from '../arguments.js'
 import type { MetricsRecord } from './metrics.js'
 
 /** The part of a writable stream that is used; `process.stderr` is one. */
@@ -7,6 +8,13 @@ export interface ProgressStream {
   readonly isTTY?: boolean
   readonly columns?: number
 }
+
+export const checkProgressStream: Check<ProgressStream> = fields<ProgressStream>({
+  write: callable(),
+  on: callable(),
+  isTTY: optional(flag),
+  columns: optional(number),
+})
 
 export interface ProgressOptions {
   /** What is counted, in front of the line: `sft`, `dpo`, `reference log-probs`. */

@@ -1,15 +1,5 @@
 import { access, constants, mkdir } from 'node:fs/promises'
-import {
-  abortSignal,
-  type Check,
-  callable,
-  fields,
-  flag,
-  number,
-  optional,
-  path,
-  text,
-} from '../arguments.js'
+import { abortSignal, type Check, callable, fields, optional, path, text } from '../arguments.js'
 import type { DataStatistics } from '../data/statistics.js'
 import { device as openDevice } from '../device/device.js'
 import { WestwindError } from '../errors.js'
@@ -23,7 +13,7 @@ import { loadInitialModel, loadTextInputs, savedTokenizerFiles, type TextInputs 
 import { Optimizer } from './optimizer.js'
 import { peakFlops } from './peak.js'
 import { profileLines, StepProfiler } from './profile.js'
-import type { ProgressStream } from './progress.js'
+import { checkProgressStream, type ProgressStream } from './progress.js'
 import { findResumePoint, resumeSettings, takeUp } from './resume.js'
 import {
   epochAt,
@@ -56,14 +46,7 @@ export interface RunOptions {
 export const checkRunOptions: Check<RunOptions> = fields<RunOptions>({
   device: optional(text),
   signal: optional(abortSignal),
-  stream: optional(
-    fields<ProgressStream>({
-      write: callable(),
-      on: callable(),
-      isTTY: optional(flag),
-      columns: optional(number),
-    }),
-  ),
+  stream: optional(checkProgressStream),
   onLog: optional(callable()),
   profile: optional(path),
 })

@@ -5,6 +5,6 @@ import { pipeline } from 'node:stream/promises'
 /** SHA-256 of a file, in hexadecimal. */
 export async function hashFile(file: string): Promise<string> {
   const hash = createHash('sha256')
-  await pipeline(createReadStream(file), hash)
+  await pipeline(createReadStream(file, { highWaterMark: 1 << 22 }), hash)
   return hash.digest('hex')
 }
