@@ -254,6 +254,29 @@ describe.each(devices.map(named))('gemm on %s', (_, device) => {
     expect(results.slice(4)).toEqual(results.slice(2, 4))
   })
 
+  it.each([
+    ['bf16', 'bf16', 1, 133, 600],
+    ['f32', 'bf16', 0, 72, 264],
+    ['bf16', 'f32', 1, 31, 519],
+    ['f32', 'f32', 0, 130, 257],
+  ] as const)(
+    'rows of %s times %s, beta %d: one to nine alone have the bits they have among forty',
+    async (aType, bType, beta, N, K) => {
+      const a = normal(40 * K, 1)
+      const b = normal(N * K, 2)
+      const c = normal(40 * N, 3)
+      using y = fromArray(b, [N, K], bType, device)
+      const rows = async (M: number): Promise<number[]> => {
+        using x = fromArray(a.subarray(0, M * K), [M, K], aType, device)
+        using out = fromArray(c.subarray(0, M * N), [M, N], aType, device)
+        gemm(x, y, { transB: true, alpha: 0.7, beta, out })
+        return [...(await out.read())]
+      }
+      const all = await rows(40)
+      for (let M = 1; M < 10; M++) expect(await rows(M)).toEqual(all.slice(0, M * N))
+    },
+  )
+
   it('gives beta · C where K is 0, and nothing where M or N is 0', async () => {
     using a = fromArray([], [2, 0], 'f32', device)
     using b = fromArray([], [0, 3], 'f32', device)

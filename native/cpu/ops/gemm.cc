@@ -7,6 +7,7 @@
 #endif
 
 #include "gemm_kernel.h"
+#include "gemm_thin.h"
 #include "parallel.h"
 
 namespace westwind {
@@ -19,7 +20,8 @@ constexpr int64_t kBlockN = 8 * kTileN;
 constexpr int64_t kMaxDepth = 8 * kBlockK;  // K packed at a time, where C can hold the sum so far
 constexpr int64_t kPackedFloats = 2 << 20;  // of A, 8 MB: stays in the last-level cache
 constexpr int64_t kMaxRows = 1024 / kTileM * kTileM;
-constexpr int64_t kWorthThreads = 1 << 17;  // multiply-adds; fewer take less time than waking the threads
+constexpr int64_t kThinColumns = 4 * kTileN;  // of a task
+constexpr int64_t kWorthThreads = 1 << 17;    // multiply-adds; fewer take less time than waking the threads
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t pieces_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -139,12 +141,26 @@ void each(bool parallel, int64_t n, const Body& body) {
   }
 }
 
+Status multiply_thin(const GemmParams& p, bool parallel) {
+  Shortage shortage;
+  float* panel = static_cast<float*>(scratch(Slot::kPackA, 4 * kTileM * p.K, shortage));
+  if (panel == nullptr) return shortage.status();
+  const Lines a{p.a, p.lda, p.M, p.a_type == DType::kBf16, !p.trans_a};
+  for (int64_t k = 0; k < p.K; k += kBlockK) pack<kTileM>(a, 0, 1, k, least(kBlockK, p.K - k), panel + k * kTileM);
+  each(parallel, pieces_of(p.N, kThinColumns), [&](int64_t task) {
+    const int64_t n = task * kThinColumns, end = least(n + kThinColumns, p.N);
+    p.b_type == DType::kBf16 ? thin_part<bf16>(p, panel, n, end) : thin_part<float>(p, panel, n, end);
+  });
+  return {};
+}
+
 Status multiply_all(const GemmParams& p, bool parallel) {
   if (p.M <= 0 || p.N <= 0) return {};
   if (p.K <= 0) {
     scale_c(p);
     return {};
   }
+  if (is_thin(p)) return multiply_thin(p, parallel);
   const int64_t max_depth = p.c_type == DType::kBf16 ? p.K : least(p.K, kMaxDepth);
   int64_t max_rows = kPackedFloats / max_depth / kTileM * kTileM;
   max_rows = max_rows < kBlockM ? kBlockM : least(max_rows, kMaxRows);

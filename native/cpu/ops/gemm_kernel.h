@@ -94,22 +94,47 @@ inline void store_line(float* to, vf v, bool last) {
   }
 }
 
+// kLanes lines that are contiguous along k, turned: a square holds them over one step of k, transposed, and
+// k_of(square, j) is their value at the j-th k of the step. bf16 are turned in pairs and widened afterwards: half the
+// shuffles.
+template <class T>
+constexpr int kStep = static_cast<int>(4 / sizeof(T)) * kLanes;
+
+template <class T>
+inline void load_square(const T* const (&line)[kLanes], int lines, int64_t at, vf (&square)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    square[i] = vf{};
+    if (i < lines) memcpy(&square[i], line[i] + at, sizeof square[i]);
+  }
+  transpose(square);
+}
+inline vf k_of(const float*, const vf (&square)[kLanes], int j) { return square[j]; }
+inline vf k_of(const bf16*, const vf (&square)[kLanes], int j) {  // the even k lies in the low half
+  const vu pair = (vu)square[j / 2];
+  return (vf)(j % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+}
+
+// Pointers to lines [first, first + kLanes) of those at from + i·ld; zeros where there are fewer. Valid for kBlockK.
+template <class T>
+inline void point_at(const T* from, int64_t ld, int64_t first, int64_t lines, const T* (&line)[kLanes]) {
+  static const T zeros[kBlockK] = {};
+  for (int i = 0; i < kLanes; ++i) line[i] = first + i < lines ? from + (first + i) * ld : zeros;
+}
+
 // Panel from lines that are contiguous along k: line i at from + i·ld, of which `lines` exist. k <= kBlockK.
 template <int W, class T>
 void pack_transposed(const T* from, int64_t ld, int64_t lines, int64_t k, float* panel) {
   static_assert(W <= kLanes || W % kLanes == 0, "a panel line is part of a register or whole registers");
-  static const T zeros[kBlockK] = {};
   constexpr int width = W < kLanes ? W : kLanes;
   for (int g = 0; g < W; g += kLanes) {
     const T* line[kLanes];
-    for (int i = 0; i < kLanes; ++i) line[i] = i < width && g + i < lines ? from + (g + i) * ld : zeros;
+    point_at(from, ld, g, lines, line);
     int64_t at = 0;
-    for (; at + kLanes <= k; at += kLanes) {
+    for (; at + kStep<T> <= k; at += kStep<T>) {
       vf square[kLanes];
-      for (int i = 0; i < kLanes; ++i) square[i] = i < width ? load(line[i] + at) : vf{};
-      transpose(square);
+      load_square(line, width, at, square);
       float* to = panel + at * W + g;
-      for (int j = 0; j < kLanes; ++j) store_line<W>(to + j * W, square[j], at + j + 1 == k);
+      for (int j = 0; j < kStep<T>; ++j) store_line<W>(to + j * W, k_of(from, square, j), at + j + 1 == k);
     }
     for (; at < k; ++at)
       for (int i = 0; i < width; ++i) panel[at * W + g + i] = to_float(line[i][at]);
