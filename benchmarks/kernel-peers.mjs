@@ -2,9 +2,7 @@
 // run in turns, and writes the ratios to benchmarks/results/. Needs a Python with torch; PyTorch's side is peer_kernels.py.
 //
 //   node benchmarks/kernel-peers.mjs --python VENV/bin/python [--runs f32:2048,bf16:256] [--seconds 150]
-import { spawn } from 'node:child_process'
 import { cpus } from 'node:os'
-import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { benchCases } from '../dist/bench/cases.js'
@@ -13,7 +11,7 @@ import { check } from '../dist/bench/harness.js'
 import { benchModels } from '../dist/bench/models.js'
 import { openCpu } from '../dist/device/device.js'
 import { scope } from '../dist/tensor/scope.js'
-import { report, root, threads } from './support.mjs'
+import { report, talk, threads } from './support.mjs'
 
 const { values: flags } = parseArgs({
   options: {
@@ -35,32 +33,17 @@ const kernels = ['gemm', 'attention', 'linear_logps']
 const leastMs = 100
 const leastRounds = 4
 
-/** PyTorch in a process of its own: `ask` sends a line of JSON and waits for the answer. */
+/** PyTorch in a process of its own. */
 function startTorch() {
-  const child = spawn(flags.python, ['benchmarks/peer_kernels.py', '--threads', String(threads)], {
-    cwd: root,
-    stdio: ['pipe', 'pipe', 'inherit'],
-    env: {
-      ...process.env,
-      OMP_NUM_THREADS: String(threads),
-      GOMP_SPINCOUNT: '1000', // as westwind's threads: longer spinning loses where other programs want the cores
-      // A heap that keeps its pages, as westwind's allocator does; by default large buffers fault in again each time.
-      MALLOC_MMAP_MAX_: '0',
-      MALLOC_TRIM_THRESHOLD_: '17179869184',
-      MALLOC_TOP_PAD_: '268435456',
-      GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1',
-    },
+  return talk(flags.python, ['benchmarks/peer_kernels.py', '--threads', String(threads)], {
+    OMP_NUM_THREADS: String(threads),
+    GOMP_SPINCOUNT: '1000', // as westwind's threads: longer spinning loses where other programs want the cores
+    // A heap that keeps its pages, as westwind's allocator does; by default large buffers fault in again each time.
+    MALLOC_MMAP_MAX_: '0',
+    MALLOC_TRIM_THRESHOLD_: '17179869184',
+    MALLOC_TOP_PAD_: '268435456',
+    GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1',
   })
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  return {
-    async ask(request) {
-      child.stdin.write(`${JSON.stringify(request)}\n`)
-      const { value, done } = await lines.next()
-      if (done) throw new Error('kernel-peers: peer_kernels.py ended; its error is above')
-      return JSON.parse(value)
-    },
-    end: () => child.stdin.end(),
-  }
 }
 
 /** Seconds that all processors were busy since the machine started. */

@@ -1,8 +1,9 @@
-// What the comparisons with PyTorch share: a run of another program, the machine in words, the result file.
-import { execFileSync } from 'node:child_process'
+// What the benchmarks share: a run of another program, a talk with one, the machine in words, the result file.
+import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, loadavg } from 'node:os'
 import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..')
@@ -16,6 +17,23 @@ export function run(command, args, { input = '', env = {} } = {}) {
   })
 }
 
+/** Starts a program that answers lines of JSON: `ask` sends one and waits for the answer. */
+export function talk(command, args, env = {}) {
+  const child = spawn(command, args, {
+    ...{ cwd: root, stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, ...env } },
+  })
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  return {
+    async ask(request) {
+      child.stdin.write(`${JSON.stringify(request)}\n`)
+      const { value, done } = await lines.next()
+      if (done) throw new Error(`${command} ${args[0]} ended; its error is above`)
+      return JSON.parse(value)
+    },
+    end: () => child.stdin.end(),
+  }
+}
+
 /** The JSON objects, one a line, among what a program prints. */
 export function jsonLines(text) {
   const lines = text.split('\n').filter((line) => line.startsWith('{'))
@@ -27,23 +45,32 @@ export function bench(what, ...args) {
   return jsonLines(run(process.execPath, ['bin/westwind.js', 'bench', what, '--json', ...args]))
 }
 
+/** The processor and its threads. */
+export function machine() {
+  return `${cpus()[0].model.trim()}, ${threads} threads`
+}
+
+/** The commit that is measured. */
+export function commit() {
+  return run('git', ['rev-parse', '--short', 'HEAD']).trim()
+}
+
 /**
  * Writes `<date>-<cpu>-<name>.md`, and to the terminal.
  *
  * @param write makes the page of `date`, `machine` and `versions`
+ * @param peer the Python module that westwind stands beside
  */
-export function report(name, python, write) {
-  const cpu = cpus()[0].model.trim()
+export function report(name, python, write, peer = { module: 'torch', title: 'PyTorch' }) {
   const date = new Date().toISOString().slice(0, 10)
-  const git = run('git', ['rev-parse', '--short', 'HEAD']).trim()
-  const torch = run(python, ['-c', 'import torch; print(torch.__version__)']).trim()
+  const version = run(python, ['-c', `import ${peer.module} as m; print(m.__version__)`]).trim()
   const load = `Only the ratios mean anything; load average at the end ${loadavg()[0].toFixed(1)}.`
-  const page = write({
-    date,
-    machine: `${cpu}, ${threads} threads`,
-    versions: `${load} westwind ${git}, PyTorch ${torch}, Node ${process.version}.`,
-  })
-  const slug = cpu.toLowerCase().replace(/[^a-z0-9]+/g, '-')
+  const versions = `${load} westwind ${commit()}, ${peer.title} ${version}, Node ${process.version}.`
+  const page = write({ date, machine: machine(), versions })
+  const slug = cpus()[0]
+    .model.trim()
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
   mkdirSync(join(root, 'benchmarks/results'), { recursive: true })
   writeFileSync(join(root, `benchmarks/results/${date}-${slug}-${name}.md`), page)
   console.log(page)
