@@ -1,53 +1,64 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto'
+import { closeSync, openSync, readSync, rmSync } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { isRecord } from '../json.js'
-import type { EncodedChunk } from './encode-task.js'
+import { z } from 'zod'
+import { WestwindError } from '../errors.js'
+import { reason } from '../json.js'
+import { count, type Encoded, tokenStarts } from './encoded.js'
+import { statisticsSchema } from './statistics.js'
 
 /** Where westwind keeps what it can make again: `WESTWIND_CACHE`, else `~/.cache/westwind`. */
 export function cacheRoot(): string {
   return process.env.WESTWIND_CACHE ?? join(homedir(), '.cache', 'westwind')
 }
 
-const magic = 'WWDATA1\n'
-const headerBytesLimit = 1 << 26
+const magic = 'WWDATA2\n'
+const headerBytesLimit = 1 << 20
 const digestBytes = 32
 
+const headerSchema = z.object({
+  key: z.string(),
+  examples: z.int().nonnegative(),
+  parts: z.int().positive(),
+  statistics: statisticsSchema,
+})
+
 /**
- * Writes chunks to `file`, beside it first and then renamed: a reader finds all or nothing.
+ * Writes examples to `file`, beside it first and then renamed: a reader finds all or nothing.
  *
- * Layout: `WWDATA1\n`, u32 length of the header, header (JSON: key, int32 counts and drop reasons of each chunk), the
- * int32 arrays of the chunks (little-endian), SHA-256 of all before.
+ * Layout, numbers little-endian: `WWDATA2\n`; u32 length of the header; header (JSON: key, examples, parts,
+ * statistics); the index, int32 `[examples, 2 + parts]`; the checksum of each example's tokens, int32 `[examples]`;
+ * SHA-256 of all before; the int32 tokens of the examples, one after the other.
  */
-export async function writeCache(
-  file: string,
-  key: string,
-  chunks: readonly EncodedChunk[],
-): Promise<void> {
+export async function writeCache(file: string, key: string, data: Encoded): Promise<void> {
   await mkdir(join(file, '..'), { recursive: true })
   const temporary = `${file}.${randomUUID()}.tmp`
   const handle = await open(temporary, 'wx')
   try {
+    const { index, parts, statistics } = data
+    const examples = count(data)
+    const sums = new Int32Array(examples)
+    for (let i = 0; i < examples; i++) sums[i] = checksum(data.tokensOf(i))
+    const header = Buffer.from(JSON.stringify({ key, examples, parts, statistics }))
+    const length = Buffer.alloc(4)
+    length.writeUInt32LE(header.length)
     const hash = createHash('sha256')
-    const write = async (bytes: Uint8Array) => {
+    for (const bytes of [Buffer.from(magic), length, header, bytesOf(index), bytesOf(sums)]) {
       hash.update(bytes)
       await handle.writeFile(bytes)
     }
-    const header = Buffer.from(
-      JSON.stringify({
-        key,
-        chunks: chunks.map(({ meta, tokens, dropped }) => [meta.length, tokens.length, dropped]),
-      }),
-    )
-    const length = Buffer.alloc(4)
-    length.writeUInt32LE(header.length)
-    await write(Buffer.concat([Buffer.from(magic), length, header]))
-    for (const { meta, tokens } of chunks) {
-      await write(bytesOf(meta))
-      await write(bytesOf(tokens))
-    }
     await handle.writeFile(hash.digest())
+    for (let i = 0; i < examples; ) {
+      const some: Buffer[] = [] // a call for each example would take longer than the writing
+      for (let n = 0; i < examples && n < 1 << 22; i++) {
+        const bytes = bytesOf(data.tokensOf(i))
+        some.push(bytes)
+        n += bytes.length
+      }
+      await handle.writeFile(Buffer.concat(some))
+    }
     await handle.close()
     await rename(temporary, file)
   } catch (cause) {
@@ -57,12 +68,19 @@ export async function writeCache(
   }
 }
 
-/** Chunks of a cache file written under `key`; undefined if it is missing, of another key or damaged in any way. */
-export async function readCache(file: string, key: string): Promise<EncodedChunk[] | undefined> {
+/**
+ * The examples of a cache file written under `key`, undefined if it is missing, of another key or damaged. Only the
+ * index is read; tokens are read, and held against their checksum, when they are asked for.
+ */
+export async function openCache(
+  file: string,
+  key: string,
+  parts: number,
+): Promise<Encoded | undefined> {
   const handle = await open(file).catch(() => undefined)
   if (!handle) return undefined
   try {
-    return await readChunks(handle, key)
+    return await readIndex(handle, file, key, parts)
   } catch {
     return undefined // a truncated or foreign file; it is made again
   } finally {
@@ -70,52 +88,74 @@ export async function readCache(file: string, key: string): Promise<EncodedChunk
   }
 }
 
-async function readChunks(handle: FileHandle, key: string): Promise<EncodedChunk[] | undefined> {
-  const { size } = await handle.stat()
+async function readIndex(
+  handle: FileHandle,
+  file: string,
+  key: string,
+  parts: number,
+): Promise<Encoded | undefined> {
   const hash = createHash('sha256')
   const start = await readExactly(handle, Buffer.alloc(magic.length + 4), hash)
   const headerLength = start.readUInt32LE(magic.length)
   if (start.toString('latin1', 0, magic.length) !== magic || headerLength > headerBytesLimit) {
     return undefined
   }
-  const header: unknown = JSON.parse(
-    (await readExactly(handle, Buffer.alloc(headerLength), hash)).toString('utf8'),
-  )
-  const layout = parseHeader(header, key)
-  if (!layout) return undefined
-  const ints = layout.reduce((sum, { meta, tokens }) => sum + meta + tokens, 0)
-  if (size !== start.length + headerLength + 4 * ints + digestBytes) return undefined
-  const chunks: EncodedChunk[] = []
-  for (const { meta, tokens, dropped } of layout) {
-    const chunk = { meta: new Int32Array(meta), tokens: new Int32Array(tokens), dropped }
-    await readExactly(handle, bytesOf(chunk.meta), hash)
-    await readExactly(handle, bytesOf(chunk.tokens), hash)
-    chunks.push(chunk)
-  }
+  const text = await readExactly(handle, Buffer.alloc(headerLength), hash)
+  const header = headerSchema.parse(JSON.parse(text.toString('utf8')))
+  if (header.key !== key || header.parts !== parts) return undefined
+  const { examples, statistics } = header
+  const { size } = await handle.stat()
+  if (4 * examples * (3 + parts) > size) return undefined
+  const index = new Int32Array(examples * (2 + parts))
+  const sums = new Int32Array(examples)
+  await readExactly(handle, bytesOf(index), hash)
+  await readExactly(handle, bytesOf(sums), hash)
   const digest = await readExactly(handle, Buffer.alloc(digestBytes))
-  return digest.equals(hash.digest()) ? chunks : undefined
+  if (!digest.equals(hash.digest())) return undefined
+  const starts = tokenStarts({ index, parts })
+  const begin = start.length + headerLength + bytesOf(index).length + 4 * examples + digestBytes
+  if (size !== begin + 4 * starts[examples]!) return undefined
+  const tokensOf = (example: number) => {
+    const tokens = new Int32Array(starts[example + 1]! - starts[example]!)
+    readTokens(file, tokens, begin + 4 * starts[example]!)
+    if (checksum(tokens) === sums[example]) return tokens
+    rmSync(file, { force: true })
+    throw unreadable(file, 'they do not have the checksum that they were written with')
+  }
+  return { index, parts, statistics, tokensOf }
 }
 
-function parseHeader(header: unknown, key: string) {
-  if (!isRecord(header) || header.key !== key || !Array.isArray(header.chunks)) return undefined
-  const entries: unknown[] = header.chunks
-  const layout = entries.map((entry) => {
-    if (!Array.isArray(entry)) return undefined
-    const [meta, tokens, dropped]: unknown[] = entry
-    return isCount(meta) && isCount(tokens) && isCounts(dropped)
-      ? { meta, tokens, dropped }
-      : undefined
-  })
-  const complete = layout.filter((entry) => entry !== undefined)
-  return complete.length === layout.length ? complete : undefined
+function readTokens(file: string, tokens: Int32Array, position: number): void {
+  try {
+    const descriptor = openSync(file, 'r')
+    try {
+      const bytes = bytesOf(tokens)
+      for (let done = 0; done < bytes.length; ) {
+        const read = readSync(descriptor, bytes, done, bytes.length - done, position + done)
+        if (read === 0) throw new Error('the file ends early')
+        done += read
+      }
+    } finally {
+      closeSync(descriptor)
+    }
+  } catch (cause) {
+    throw unreadable(file, reason(cause), cause)
+  }
 }
 
-function isCount(value: unknown): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+function unreadable(file: string, why: string, cause?: unknown): WestwindError {
+  return new WestwindError(
+    'ERR_DATA',
+    `the cached tokens in ${file} cannot be read: ${why}. Start again, with --resume where there is a checkpoint: they are made anew`,
+    { cause },
+  )
 }
 
-function isCounts(value: unknown): value is Record<string, number> {
-  return isRecord(value) && Object.values(value).every(isCount)
+/** FNV-1a over words: any change of one word changes it. */
+function checksum(words: Int32Array): number {
+  let hash = 0x811c9dc5 | 0
+  for (let i = 0; i < words.length; i++) hash = Math.imul(hash ^ words[i]!, 0x01000193)
+  return hash
 }
 
 async function readExactly<T extends Buffer>(

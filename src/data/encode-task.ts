@@ -111,30 +111,3 @@ function concatenate(arrays: readonly Int32Array[]): Int32Array<ArrayBuffer> {
   }
   return all
 }
-
-/** An example of a chunk as its arrays, views of `tokens`. */
-export interface ChunkEntry {
-  row: number
-  truncated: boolean
-  arrays: Int32Array[]
-}
-
-/** The examples of a chunk whose examples have `parts` arrays each; undefined where its numbers contradict each other. */
-export function chunkEntries(chunk: EncodedChunk, parts: number): ChunkEntry[] | undefined {
-  const { meta, tokens } = chunk
-  const width = 2 + parts
-  if (meta.length % width !== 0) return undefined
-  const entries: ChunkEntry[] = []
-  let end = 0
-  for (let at = 0; at < meta.length; at += width) {
-    const arrays: Int32Array[] = []
-    for (let part = 0; part < parts; part++) {
-      const start = end
-      end += meta[at + 2 + part]!
-      if (end < start || end > tokens.length) return undefined
-      arrays.push(tokens.subarray(start, end))
-    }
-    entries.push({ row: meta[at]!, truncated: meta[at + 1] === 1, arrays })
-  }
-  return end === tokens.length ? entries : undefined
-}

@@ -18,15 +18,16 @@ export function inspectData(
   prepared: Prepared<SftExample> | Prepared<PairExample>,
   options: InspectOptions,
 ): string {
-  const blocks = prepared.examples
-    .slice(0, options.count)
-    .map((example, i) => `${heading(prepared, i)}\n${show(example, options)}`)
+  const count = Math.min(options.count, prepared.examples.length)
+  const blocks = Array.from({ length: count }, (_, i) => {
+    const example = prepared.examples.at(i)!
+    return `${heading(prepared.rowOf[i]!, example, i)}\n${show(example, options)}`
+  })
   return [...blocks, formatStatistics(prepared.statistics)].join('\n\n')
 }
 
-function heading({ rowOf, examples }: Prepared<SftExample | PairExample>, i: number): string {
-  const cut = examples[i]!.truncated ? ', truncated' : ''
-  return `── example ${i + 1} (row ${rowOf[i]! + 1}${cut})`
+function heading(row: number, { truncated }: SftExample | PairExample, i: number): string {
+  return `── example ${i + 1} (row ${row + 1}${truncated ? ', truncated' : ''})`
 }
 
 function show(example: SftExample | PairExample, options: InspectOptions): string {

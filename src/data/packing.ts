@@ -1,8 +1,21 @@
 import { WestwindError } from '../errors.js'
 import type { SftExample } from './encode-sft.js'
+import { type Items, items } from './items.js'
 
 /** Examples a best-fit pass sees at a time: TRL packs inside `datasets.map`, whose batches are 1000 rows. */
 const chunkSize = 1000
+
+/** What is packed: by its lengths alone, so that tokens are read when a row is asked for. */
+export interface Documents {
+  examples: Items<SftExample>
+  /** `[examples]` tokens of each one. */
+  lengths: ArrayLike<number>
+}
+
+/** Examples that are at hand, as what is packed. */
+export function documents(examples: readonly SftExample[]): Documents {
+  return { examples, lengths: examples.map(({ ids }) => ids.length) }
+}
 
 /**
  * Packs documents into rows of at most `maxLength` tokens by best fit decreasing, as TRL 1.13 does (`bfd`): documents
@@ -12,29 +25,31 @@ const chunkSize = 1000
  *
  * @returns rows in the order of their creation, each with its documents in the order of their insertion
  */
-export function packBfd(examples: readonly SftExample[], maxLength: number): SftExample[][] {
+export function packBfd({ examples, lengths }: Documents, maxLength: number): Items<SftExample[]> {
   checkLength(maxLength)
-  const rows: SftExample[][] = []
-  for (let start = 0; start < examples.length; start += chunkSize) {
-    const documents = examples
-      .slice(start, start + chunkSize)
-      .map((example) => truncate(example, maxLength))
-      .filter((example) => example.ids.length > 0)
-      .sort((a, b) => b.ids.length - a.ids.length) // stable
-    rows.push(...bestFit(documents, maxLength))
+  const cut = Int32Array.from(lengths, (n) => Math.min(n, maxLength))
+  const rows: number[][] = []
+  for (let start = 0; start < cut.length; start += chunkSize) {
+    const chunk: number[] = []
+    for (let i = start; i < Math.min(start + chunkSize, cut.length); i++) {
+      if (cut[i]! > 0) chunk.push(i)
+    }
+    chunk.sort((a, b) => cut[b]! - cut[a]!) // stable
+    for (const row of bestFit(chunk, cut, maxLength)) rows.push(row)
   }
-  return rows
+  return items(rows.length, (i) => rows[i]!.map((at) => truncate(examples.at(at)!, maxLength)))
 }
 
-function bestFit(documents: readonly SftExample[], maxLength: number): SftExample[][] {
-  const rows: SftExample[][] = []
-  const rowsBySpace = new Map<number, SftExample[][]>() // queues; a key without rows is absent
+/** Rows of documents, each named by its index into `lengths`. */
+function bestFit(order: readonly number[], lengths: Int32Array, maxLength: number): number[][] {
+  const rows: number[][] = []
+  const rowsBySpace = new Map<number, number[][]>() // queues; a key without rows is absent
   const spaces: number[] = [] // the keys, ascending
-  for (const document of documents) {
-    const length = document.ids.length
+  for (const document of order) {
+    const length = lengths[document]!
     const at = lowerBound(spaces, length)
     const space = spaces[at]
-    let row: SftExample[] = []
+    let row: number[] = []
     if (space === undefined) {
       rows.push(row)
     } else {
@@ -67,31 +82,40 @@ function bestFit(documents: readonly SftExample[], maxLength: number): SftExampl
  * @returns rows of one document each, in file order
  */
 export function packWrapped(
-  examples: readonly SftExample[],
+  { examples, lengths }: Documents,
   maxLength: number,
   options: { eosBetween?: number | undefined } = {},
-): SftExample[][] {
+): Items<SftExample[]> {
   checkLength(maxLength)
   const { eosBetween } = options
   const separator = eosBetween === undefined ? [] : [eosBetween]
-  const total = examples.reduce((sum, { ids }) => sum + ids.length + separator.length, 0)
-  const ids = new Int32Array(total)
-  const labels = new Int32Array(total)
-  let end = 0
-  for (const example of examples) {
-    ids.set(example.ids, end)
-    labels.set(example.labels, end)
-    end += example.ids.length
-    ids.set(separator, end)
-    labels.set(separator, end)
-    end += separator.length
+  const starts = new Float64Array(examples.length + 1) // of each document in the stream
+  for (let i = 0; i < examples.length; i++) {
+    starts[i + 1] = starts[i]! + lengths[i]! + separator.length
   }
-  const rows: SftExample[][] = []
-  for (let start = 0; start < total; start += maxLength) {
-    const stop = start + maxLength
-    rows.push([{ ids: ids.subarray(start, stop), labels: labels.subarray(start, stop) }])
-  }
-  return rows
+  const total = starts[examples.length]!
+  return items(Math.ceil(total / maxLength), (row) => {
+    const begin = row * maxLength
+    const ids = new Int32Array(Math.min(maxLength, total - begin))
+    const labels = new Int32Array(ids.length)
+    const end = begin + ids.length
+    for (let i = lowerBound(starts, begin + 1) - 1; i < examples.length && starts[i]! < end; i++) {
+      const example = examples.at(i)!
+      const from = Math.max(0, begin - starts[i]!)
+      const at = Math.max(0, starts[i]! - begin)
+      const to = from + ids.length - at
+      ids.set(joined(example.ids, separator).subarray(from, to), at)
+      labels.set(joined(example.labels, separator).subarray(from, to), at)
+    }
+    return [{ ids, labels }]
+  })
+}
+
+function joined(tokens: Int32Array, end: readonly number[]): Int32Array {
+  const all = new Int32Array(tokens.length + end.length)
+  all.set(tokens)
+  all.set(end, tokens.length)
+  return all
 }
 
 function truncate(example: SftExample, maxLength: number): SftExample {
@@ -104,7 +128,7 @@ function truncate(example: SftExample, maxLength: number): SftExample {
 }
 
 /** Index of the first element that is at least `value`. */
-function lowerBound(ascending: readonly number[], value: number): number {
+function lowerBound(ascending: ArrayLike<number>, value: number): number {
   let low = 0
   let high = ascending.length
   while (low < high) {

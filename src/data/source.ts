@@ -44,6 +44,21 @@ export async function loadRows(ref: DataRef, options: LoadOptions = {}): Promise
   return rows
 }
 
+/** A {@link LoadOptions.resolve} that asks the Hub once for each data set. */
+export function resolveOnce(): NonNullable<LoadOptions['resolve']> {
+  const known = new Map<string, Promise<string>>()
+  return (id, revision) => {
+    const name = JSON.stringify([id, revision])
+    const found = known.get(name) ?? resolveDataset(id, revision)
+    known.set(name, found)
+    return found
+  }
+}
+
+function resolveDataset(id: string, revision: string | undefined): Promise<string> {
+  return resolveRepo(id, { type: 'dataset', ...(revision !== undefined && { revision }) })
+}
+
 /** The files that hold a split, in their order; see {@link loadRows}. */
 export async function dataFiles(ref: DataRef, options: LoadOptions = {}): Promise<string[]> {
   return splitFiles(await locate(ref, options), ref)
@@ -58,9 +73,7 @@ async function locate(ref: DataRef, options: LoadOptions): Promise<string> {
     )
   }
   const revision = ref.revision ?? undefined
-  return options.resolve
-    ? options.resolve(ref.id, revision)
-    : resolveRepo(ref.id, { type: 'dataset', ...(revision !== undefined && { revision }) })
+  return (options.resolve ?? resolveDataset)(ref.id, revision)
 }
 
 async function splitFiles(root: string, ref: DataRef): Promise<string[]> {

@@ -1,6 +1,7 @@
 import { microBatches, pairTokens } from '../data/batch.js'
-import { preparePairs } from '../data/dataset.js'
+import { pairData } from '../data/dataset.js'
 import type { PairExample } from '../data/encode.js'
+import { type Items, items } from '../data/items.js'
 import type { DpoConfig, Recipe } from '../recipe/config.js'
 import { checkRecipe } from '../recipe/recipe.js'
 import { dpoEvaluate, dpoGradients, type ReferencedPair } from './dpo-step.js'
@@ -26,16 +27,18 @@ import {
 export async function dpo(recipe: Recipe<DpoConfig>, options: RunOptions = {}): Promise<RunResult> {
   checkRecipe(recipe, 'dpo')
   checkRunOptions(options, 'dpo: options')
-  return trainStage(recipe, options, prepareStage)
+  return trainStage(recipe, options, dpoInputs)
 }
 
-async function prepareStage(
+/** Reads or finds in the cache what a run trains on: all of its start but the models and their log-probs. */
+export async function dpoInputs(
   config: DpoConfig,
   text: TextInputs,
   options: RunOptions,
 ): Promise<StageInputs> {
-  const { train, test } = await loadSplits(config, text, options, preparePairs)
-  const referenced = { train: [] as ReferencedPair[], test: [] as ReferencedPair[] }
+  const { train, test } = await loadSplits(pairData, config, text, options)
+  const none: Items<ReferencedPair> = []
+  const referenced = { train: none, test: none }
   const groups = (pairs: ReferencedPair[]) => {
     const lengths = pairs.map(({ pair }) => pairTokens(pair, config))
     const budget = config.maxTokensPerMicroBatch ?? undefined
@@ -51,7 +54,7 @@ async function prepareStage(
     fromCache: train.fromCache,
     unitName: 'pairs',
     beforeTraining: async (initial, { visited, resumed, note }) => {
-      const score = async (pairs: PairExample[], dataHash: string) => {
+      const score = async (pairs: Items<PairExample>, dataHash: string) => {
         const reference = await referenceLogps(initial, pairs, {
           dataHash,
           batchSize: config.precomputeRefBatchSize ?? config.perDeviceEvalBatchSize,
@@ -63,10 +66,12 @@ async function prepareStage(
         note(`reference: log-probs of ${pairs.length} pairs ${from}`)
         return reference
       }
-      const pairs = visited.map((i) => train.examples[i]!)
+      const pairs = items(visited.length, (at) => train.examples.at(visited[at]!)!)
       const reference = await score(pairs, `${train.hash} of ${visited.join()}`)
       const scored = withReference(pairs, reference)
-      for (const [at, i] of visited.entries()) referenced.train[i] = scored[at]!
+      const place = new Int32Array(train.examples.length) // of a unit among those visited
+      for (let at = 0; at < visited.length; at++) place[visited[at]!] = at
+      referenced.train = items(place.length, (unit) => scored.at(place[unit]!)!)
       if (test) {
         referenced.test = withReference(test.examples, await score(test.examples, test.hash))
       }
@@ -83,14 +88,14 @@ async function prepareStage(
     gradients: (model, window) =>
       dpoGradients(
         model,
-        window.map((indices) => groups(indices.map((i) => referenced.train[i]!))),
+        window.map((indices) => groups(indices.map((i) => referenced.train.at(i)!))),
         stepOptions,
       ),
     evaluate: (model) =>
       dpoEvaluate(
         model,
         chunks(referenced.test.length, config.perDeviceEvalBatchSize).map((indices) =>
-          groups(indices.map((i) => referenced.test[i]!)),
+          groups(indices.map((i) => referenced.test.at(i)!)),
         ),
         stepOptions,
       ),
@@ -98,8 +103,12 @@ async function prepareStage(
 }
 
 function withReference(
-  pairs: readonly PairExample[],
+  pairs: Items<PairExample>,
   { chosen, rejected }: ReferenceLogps,
-): ReferencedPair[] {
-  return pairs.map((pair, i) => ({ pair, refChosen: chosen[i]!, refRejected: rejected[i]! }))
+): Items<ReferencedPair> {
+  return items(pairs.length, (i) => ({
+    pair: pairs.at(i)!,
+    refChosen: chosen[i]!,
+    refRejected: rejected[i]!,
+  }))
 }

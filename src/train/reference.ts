@@ -6,6 +6,7 @@ import { atomicFile } from '../checkpoint/atomic.js'
 import { openCheckpoint } from '../checkpoint/checkpoint.js'
 import { cacheRoot } from '../data/cache.js'
 import type { PairExample } from '../data/encode.js'
+import type { Items } from '../data/items.js'
 import { WestwindError } from '../errors.js'
 import type { Model } from '../model/model.js'
 import { isolated } from '../tensor/scope.js'
@@ -39,7 +40,7 @@ const magic = 'westwind reference 1'
  */
 export function referenceLogps(
   model: Model,
-  pairs: readonly PairExample[],
+  pairs: Items<PairExample>,
   options: ReferenceOptions,
 ): Promise<ReferenceLogps> {
   return isolated(async () => {
@@ -55,24 +56,23 @@ export function referenceLogps(
   })
 }
 
-async function compute(model: Model, pairs: readonly PairExample[], options: ReferenceOptions) {
+async function compute(model: Model, pairs: Items<PairExample>, options: ReferenceOptions) {
   const { batchSize, signal, onProgress } = options
   const chosen = new Float64Array(pairs.length)
   const rejected = new Float64Array(pairs.length)
   // Like lengths together: the longest batch decides the memory, and comes first.
-  const order = pairs
-    .map((pair, i) => ({
-      i,
-      n: pair.promptIds.length + pair.chosenIds.length + pair.rejectedIds.length,
-    }))
-    .sort((a, b) => b.n - a.n || a.i - b.i)
-    .map(({ i }) => i)
+  const lengths = new Int32Array(pairs.length)
+  for (let i = 0; i < pairs.length; i++) {
+    const { promptIds, chosenIds, rejectedIds } = pairs.at(i)!
+    lengths[i] = promptIds.length + chosenIds.length + rejectedIds.length
+  }
+  const order = Array.from(lengths.keys()).sort((a, b) => lengths[b]! - lengths[a]! || a - b)
   for (let start = 0; start < order.length; start += batchSize) {
     if (signal?.aborted) {
       throw new WestwindError('ERR_ABORTED', 'stopped while the reference log-probs were computed')
     }
     const indices = order.slice(start, start + batchSize)
-    const batch = indices.map((i) => pairs[i]!)
+    const batch = indices.map((i) => pairs.at(i)!)
     const logps = await pairLogps(model, batch, options)
     for (const [at, i] of indices.entries()) {
       chosen[i] = logps.chosen[at]!
@@ -130,7 +130,7 @@ async function writeCached(
  */
 export async function checkReference(
   model: Model,
-  pairs: readonly PairExample[],
+  pairs: Items<PairExample>,
   reference: ReferenceLogps,
   options: { indices: readonly number[]; prefixSharing: boolean },
 ): Promise<number> {
@@ -138,7 +138,7 @@ export async function checkReference(
   const policy = await isolated(() =>
     pairLogps(
       model,
-      indices.map((i) => pairs[i]!),
+      indices.map((i) => pairs.at(i)!),
       options,
     ),
   )

@@ -157,12 +157,12 @@ function windowOf({ config, units, plan }: Stage, order: Int32Array, step: numbe
 }
 
 /** The units that a run trains on, ascending: all of them unless it ends within its first epoch. */
-export function visitedUnits(stage: Pick<Stage, 'config' | 'units' | 'plan'>): number[] {
+export function visitedUnits(stage: Pick<Stage, 'config' | 'units' | 'plan'>): Int32Array {
   const { config, units, plan } = stage
   const order = orderOf(stage, 0)
   const wholeEpoch = plan.totalSteps >= plan.stepsPerEpoch
   const count = plan.totalSteps * config.gradientAccumulationSteps * config.perDeviceTrainBatchSize
-  return [...order.subarray(0, wholeEpoch ? units : count)].sort((a, b) => a - b)
+  return order.slice(0, wholeEpoch ? units : count).sort()
 }
 
 /** Micro-batches of an epoch; a short last one counts unless it is left out. */

@@ -1,7 +1,8 @@
 import { microBatches } from '../data/batch.js'
-import { prepareSft } from '../data/dataset.js'
+import { sftData } from '../data/dataset.js'
 import type { SftExample } from '../data/encode.js'
-import { packBfd, packWrapped } from '../data/packing.js'
+import { type Items, items } from '../data/items.js'
+import { type Documents, packBfd, packWrapped } from '../data/packing.js'
 import type { Recipe, SftConfig } from '../recipe/config.js'
 import { checkRecipe } from '../recipe/recipe.js'
 import type { TextInputs } from './inputs.js'
@@ -24,19 +25,20 @@ import {
 export async function sft(recipe: Recipe<SftConfig>, options: RunOptions = {}): Promise<RunResult> {
   checkRecipe(recipe, 'sft')
   checkRunOptions(options, 'sft: options')
-  return trainStage(recipe, options, prepareStage)
+  return trainStage(recipe, options, sftInputs)
 }
 
-async function prepareStage(
+/** Reads or finds in the cache what a run trains on: all of its start but the model. */
+export async function sftInputs(
   config: SftConfig,
   text: TextInputs,
   options: RunOptions,
 ): Promise<StageInputs> {
-  const { train, test } = await loadSplits(config, text, options, prepareSft)
-  const trainRows = pack(train.examples, config, text.tokenizer?.eosId)
-  const testRows = test ? pack(test.examples, config, text.tokenizer?.eosId) : []
-  const microBatch = (from: SftExample[][], indices: readonly number[], size: number) => {
-    const rows = indices.map((i) => from[i]!)
+  const { train, test } = await loadSplits(sftData, config, text, options)
+  const trainRows = pack(train, config, text.tokenizer?.eosId)
+  const testRows = test ? pack(test, config, text.tokenizer?.eosId) : []
+  const microBatch = (from: Items<SftExample[]>, indices: readonly number[], size: number) => {
+    const rows = indices.map((i) => from.at(i)!)
     const budget = config.maxTokensPerMicroBatch ?? undefined
     const [groups] = microBatches(
       rows.map((row) => row.reduce((sum, { ids }) => sum + ids.length, 0)),
@@ -68,13 +70,10 @@ async function prepareStage(
   }
 }
 
-function pack(
-  examples: SftExample[],
-  config: SftConfig,
-  eosId: number | undefined,
-): SftExample[][] {
-  if (config.packing === false) return examples.map((example) => [example])
+function pack(data: Documents, config: SftConfig, eosId: number | undefined): Items<SftExample[]> {
+  const { examples } = data
+  if (config.packing === false) return items(examples.length, (i) => [examples.at(i)!])
   const length = config.maxLength!
-  if (config.packing === 'bfd') return packBfd(examples, length)
-  return packWrapped(examples, length, { eosBetween: config.eosBetween ? eosId : undefined })
+  if (config.packing === 'bfd') return packBfd(data, length)
+  return packWrapped(data, length, { eosBetween: config.eosBetween ? eosId : undefined })
 }

@@ -82,7 +82,7 @@ export interface StageInputs {
 
 export interface BeforeTraining {
   /** Units that the run trains on, ascending. */
-  visited: number[]
+  visited: Int32Array
   resumed: boolean
   note: (text: string) => void
 }

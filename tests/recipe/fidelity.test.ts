@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { compileTemplate, zephyrTemplate } from '../../src/data/chat-template.js'
 import { encodePair } from '../../src/data/encode-pair.js'
 import { encodeSft } from '../../src/data/encode-sft.js'
-import { packWrapped } from '../../src/data/packing.js'
+import { documents, packWrapped } from '../../src/data/packing.js'
 import { encodeOptions } from '../../src/recipe/encode-options.js'
 import { type PresetName, presetLines, presetNames } from '../../src/recipe/presets.js'
 import { parseRecipe } from '../../src/recipe/recipe.js'
@@ -93,9 +93,10 @@ describe('the tokens that the presets train on', () => {
       const row = { messages }
       const example = encodeSft(tokenizer, template, row, encodeOptions(config))
       if ('dropped' in example) throw new Error(example.dropped)
-      const [[first]] = packWrapped([example, example], 2 * (whole.length + 2), {
+      const rows = packWrapped(documents([example, example]), 2 * (whole.length + 2), {
         eosBetween: config.eosBetween ? tokenizer.eosId : undefined,
-      }) as [[typeof example]]
+      })
+      const [first] = rows.at(0) as [typeof example]
       const document = [1, ...whole, 2] // BOS <s> is 1, EOS </s> is 2
       expect([...first.ids]).toEqual([...document, ...document])
       expect([...first.labels]).toEqual([...first.ids])

@@ -1,7 +1,8 @@
 import { openSafetensors, readTensor, type TensorEntry } from '../../checkpoint/safetensors.js'
 import type { PairExample, SftExample } from '../../data/encode.js'
+import { listOf } from '../../data/items.js'
 import { permutation } from '../../data/order.js'
-import { packBfd } from '../../data/packing.js'
+import { documents, packBfd } from '../../data/packing.js'
 import { readRows } from '../../data/read-rows.js'
 import { WestwindError } from '../../errors.js'
 import { normalInto, randomStream, seedOf } from '../../model/random.js'
@@ -58,7 +59,7 @@ function syntheticRows(
       stream: streams.lengths,
     },
   )
-  const rows = packBfd(lengths.map(random), seq)
+  const rows = listOf(packBfd(documents(lengths.map(random)), seq))
   const fullEnough = rows.filter((row) => lengthOf(row) > 0.9 * seq)
   const usable = fullEnough.length > 0 ? fullEnough : rows
   const order = permutation(usable.length, seed, streams.order)
