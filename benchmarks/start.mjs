@@ -1,0 +1,16 @@
+// One start of dSFT in a process of its own, for scaling.mjs: all from the recipe to what the first step is made of, but the
+// model. Prints a line of JSON: milliseconds since the process began, those of the data alone, peak memory.
+//
+//   node benchmarks/start.mjs KEYS
+// KEYS: the recipe's keys as JSON.
+import { parseRecipe } from '../dist/recipe/recipe.js'
+import { loadTextInputs } from '../dist/train/inputs.js'
+import { sftInputs } from '../dist/train/sft.js'
+
+const { config } = parseRecipe('sft', JSON.parse(process.argv[2]))
+const text = await loadTextInputs(config)
+const begin = performance.now()
+const { units, statistics, fromCache } = await sftInputs(config, text, {})
+const end = performance.now()
+const mib = process.resourceUsage().maxRSS / 1024
+console.log(JSON.stringify({ ms: end, data: end - begin, mib, units, fromCache, tokens: statistics.tokens }))
