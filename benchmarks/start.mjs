@@ -3,6 +3,7 @@
 //
 //   node benchmarks/start.mjs KEYS
 // KEYS: the recipe's keys as JSON.
+import { existsSync, readFileSync } from 'node:fs'
 import { parseRecipe } from '../dist/recipe/recipe.js'
 import { loadTextInputs } from '../dist/train/inputs.js'
 import { sftInputs } from '../dist/train/sft.js'
@@ -12,5 +13,10 @@ const text = await loadTextInputs(config)
 const begin = performance.now()
 const { units, statistics, fromCache } = await sftInputs(config, text, {})
 const end = performance.now()
-const mib = process.resourceUsage().maxRSS / 1024
-console.log(JSON.stringify({ ms: end, data: end - begin, mib, units, fromCache, tokens: statistics.tokens }))
+// maxRSS of a child begins at that of its parent on Linux
+const status = existsSync('/proc/self/status') ? readFileSync('/proc/self/status', 'utf8') : ''
+const kib = Number(/VmHWM:\s*(\d+) kB/.exec(status)?.[1] ?? process.resourceUsage().maxRSS)
+const mib = kib / 1024
+console.log(
+  JSON.stringify({ ms: end, data: end - begin, mib, units, fromCache, tokens: statistics.tokens }),
+)

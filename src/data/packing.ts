@@ -27,50 +27,70 @@ export function documents(examples: readonly SftExample[]): Documents {
  */
 export function packBfd({ examples, lengths }: Documents, maxLength: number): Items<SftExample[]> {
   checkLength(maxLength)
-  const cut = Int32Array.from(lengths, (n) => Math.min(n, maxLength))
-  const rows: number[][] = []
-  for (let start = 0; start < cut.length; start += chunkSize) {
-    const chunk: number[] = []
-    for (let i = start; i < Math.min(start + chunkSize, cut.length); i++) {
-      if (cut[i]! > 0) chunk.push(i)
-    }
-    chunk.sort((a, b) => cut[b]! - cut[a]!) // stable
-    for (const row of bestFit(chunk, cut, maxLength)) rows.push(row)
+  const rows: Rows = { first: [], next: new Int32Array(lengths.length).fill(-1) }
+  for (let start = 0; start < lengths.length; start += chunkSize) {
+    bestFit(longestFirst(lengths, start, maxLength), maxLength, rows)
   }
-  return items(rows.length, (i) => rows[i]!.map((at) => truncate(examples.at(at)!, maxLength)))
+  return items(rows.first.length, (row) => {
+    const documents: SftExample[] = []
+    for (let at = rows.first[row]!; at >= 0; at = rows.next[at]!) {
+      documents.push(truncate(examples.at(at)!, maxLength))
+    }
+    return documents
+  })
 }
 
-/** Rows of documents, each named by its index into `lengths`. */
-function bestFit(order: readonly number[], lengths: Int32Array, maxLength: number): number[][] {
-  const rows: number[][] = []
-  const rowsBySpace = new Map<number, number[][]>() // queues; a key without rows is absent
+/** Rows of documents as linked lists: a million documents make no million arrays. */
+interface Rows {
+  /** `[rows]` first document of each. */
+  first: number[]
+  /** `[documents]` the one after it in its row, -1 after the last. */
+  next: Int32Array
+}
+
+/** The documents of a chunk that are not empty, as `[index, tokens]`, the longest first, equal ones in their order. */
+function longestFirst(lengths: ArrayLike<number>, start: number, maxLength: number) {
+  const count = Math.min(chunkSize, lengths.length - start)
+  const keys = new Float64Array(count) // numbers that sort so: sorting by a comparison takes several times longer
+  for (let i = 0; i < count; i++) {
+    keys[i] = (maxLength - Math.min(lengths[start + i]!, maxLength)) * chunkSize + i
+  }
+  return Array.from(keys.sort(), (key): [number, number] => {
+    const i = key % chunkSize
+    return [start + i, maxLength - (key - i) / chunkSize]
+  }).filter(([, tokens]) => tokens > 0)
+}
+
+/** Adds rows of these documents. A row that has space left is known by the last document in it. */
+function bestFit(
+  documents: readonly (readonly [number, number])[],
+  maxLength: number,
+  { first, next }: Rows,
+): void {
+  const lastBySpace = new Map<number, number[]>() // queues; a key without rows is absent
   const spaces: number[] = [] // the keys, ascending
-  for (const document of order) {
-    const length = lengths[document]!
-    const at = lowerBound(spaces, length)
+  for (const [document, tokens] of documents) {
+    const at = lowerBound(spaces, tokens)
     const space = spaces[at]
-    let row: number[] = []
     if (space === undefined) {
-      rows.push(row)
+      first.push(document)
     } else {
-      const queue = rowsBySpace.get(space)!
-      row = queue.shift()!
+      const queue = lastBySpace.get(space)!
+      next[queue.shift()!] = document
       if (queue.length === 0) {
-        rowsBySpace.delete(space)
+        lastBySpace.delete(space)
         spaces.splice(at, 1)
       }
     }
-    row.push(document)
-    const left = (space ?? maxLength) - length
+    const left = (space ?? maxLength) - tokens
     if (left === 0) continue
-    const queue = rowsBySpace.get(left)
-    if (queue) queue.push(row)
+    const queue = lastBySpace.get(left)
+    if (queue) queue.push(document)
     else {
-      rowsBySpace.set(left, [row])
+      lastBySpace.set(left, [document])
       spaces.splice(lowerBound(spaces, left), 0, left)
     }
   }
-  return rows
 }
 
 /**

@@ -31,12 +31,10 @@ export class Parameter {
     return this.#grad
   }
 
-  /** Sets the gradient to zero. */
-  zeroGrad(): void {
-    if (this.#grad) fill(this.#grad, 0)
-  }
-
-  /** Gives the gradient's memory back. */
+  /**
+   * Gives the gradient's memory back; the next one begins at zero. Between an update and the next backward that memory
+   * serves the activations.
+   */
   freeGrad(): void {
     this.#grad?.dispose()
     this.#grad = undefined

@@ -32,7 +32,7 @@ export async function stopNonFinite(
   let gradient = firstBad(model, squares)
   if (microBatch < 0) {
     for (let m = 0; m < outcome.microLosses.length && microBatch < 0; m++) {
-      for (const parameter of model.parameters.list) parameter.zeroGrad()
+      for (const parameter of model.parameters.list) parameter.freeGrad()
       await gradientsOf(m)
       const alone = firstBad(model, await gradientSquares(model))
       if (alone === undefined) continue

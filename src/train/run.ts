@@ -74,7 +74,6 @@ export async function runSteps(
   const begin = performance.now()
   let saved = state.step
   let order: Int32Array | undefined
-  for (const parameter of model.parameters.list) parameter.zeroGrad()
   while (state.step < plan.totalSteps) {
     if (signal?.aborted) {
       if (saved !== state.step) await saveCheckpoint(stage, state)
@@ -96,7 +95,7 @@ export async function runSteps(
     }
     const lr = lrAt(stage.schedule, state.step)
     optimizer.step(lr, clipScale(gradNorm, config.maxGradNorm))
-    for (const parameter of model.parameters.list) parameter.zeroGrad()
+    for (const parameter of model.parameters.list) parameter.freeGrad()
     for (const line of profileLines(await profiler?.end())) output.note(line)
 
     state.step += 1

@@ -94,7 +94,7 @@ describe.each(models)('$name against float64 on $device', ({ name, on }) => {
 
     const n = batch.targets.length
     for (const recompute of [false, true]) {
-      for (const parameter of model.parameters.list) parameter.zeroGrad()
+      for (const parameter of model.parameters.list) parameter.freeGrad()
       const scored = scoredHidden(model, device, { save: true, recompute })
       const head = model.parameters.lmHead
       const out = linearLogps(scored.hidden, head.weight, device.targets)

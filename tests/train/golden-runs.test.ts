@@ -73,7 +73,7 @@ async function train(
   const log: Record<string, number>[] = []
   let numTokens = 0
   for (let step = 0; step < 20; step++) {
-    for (const parameter of model.parameters.list) parameter.zeroGrad()
+    for (const parameter of model.parameters.list) parameter.freeGrad()
     const outcome = await gradients(step)
     const gradNorm = globalNorm(await gradientSquares(model))
     const learningRate = lrAt(schedule, step)

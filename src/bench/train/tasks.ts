@@ -44,7 +44,6 @@ async function sft(model: Model, options: TrainBenchOptions): Promise<TrainBench
   using optimizer = createOptimizer(model, options)
   const base = currentRss()
   const done = await timeSteps(options, batches, described(options, 3), async (documents) => {
-    zeroGradients(model)
     const { loss } = await sftGradients(model, [[[documents]]], { recompute: options.gradCkpt })
     await update(model, optimizer, 1e-5)
     return loss
@@ -87,7 +86,6 @@ async function dpo(model: Model, options: TrainBenchOptions): Promise<TrainBench
     recompute: options.gradCkpt,
   }
   const done = await timeSteps(options, batches, describe, async (batch) => {
-    zeroGradients(model)
     const group = known.get(batch) ?? (await referenced(frozen!, batch))
     const outcome = await dpoGradients(model, [[group]], loss)
     await update(model, optimizer, 5e-7)
@@ -171,13 +169,10 @@ function createOptimizer(model: Model, { precision }: TrainBenchOptions): Optimi
   })
 }
 
-function zeroGradients(model: Model): void {
-  for (const parameter of model.parameters.list) parameter.zeroGrad()
-}
-
 async function update(model: Model, optimizer: Optimizer, lr: number): Promise<void> {
   const norm = globalNorm(await gradientSquares(model))
   optimizer.step(lr, Math.min(1, 1 / (norm + 1e-6)))
+  for (const parameter of model.parameters.list) parameter.freeGrad()
 }
 
 /** Of documents whose every token but the first is scored. */
