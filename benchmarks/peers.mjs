@@ -4,6 +4,7 @@
 //
 //   node benchmarks/peers.mjs --python VENV/bin/python --peer DIR/bench_peer.py [--only sft,dpo] [--model bench-S]
 //     [--rounds 3] [--steps 3] [--precision bf16] [--pairs FILE]
+// Peak memory with f32 master weights: --only sft --precision amp (bf16 products, f32 weights; the peer's own name for it).
 // FILE has rows of prompt_ids, chosen_ids, rejected_ids; `real` is the peer's own, without it pairs are synthetic.
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
