@@ -59,13 +59,15 @@ export function commit() {
  * Writes `<date>-<cpu>-<name>.md`, and to the terminal.
  *
  * @param write makes the page of `date`, `machine` and `versions`
+ * @param python undefined where westwind stands alone
  * @param peer the Python module that westwind stands beside
  */
 export function report(name, python, write, peer = { module: 'torch', title: 'PyTorch' }) {
   const date = new Date().toISOString().slice(0, 10)
-  const version = run(python, ['-c', `import ${peer.module} as m; print(m.__version__)`]).trim()
+  const ask = `import ${peer.module} as m; print(m.__version__)`
+  const beside = python ? `, ${peer.title} ${run(python, ['-c', ask]).trim()}` : ''
   const load = `Only the ratios mean anything; load average at the end ${loadavg()[0].toFixed(1)}.`
-  const versions = `${load} westwind ${commit()}, ${peer.title} ${version}, Node ${process.version}.`
+  const versions = `${load} westwind ${commit()}${beside}, Node ${process.version}.`
   const page = write({ date, machine: machine(), versions })
   const slug = cpus()[0]
     .model.trim()
