@@ -126,7 +126,7 @@ async function checkKernels() {
 function checkSharedSymbols() {
   const what = 'symbols of instruction sets'
   if (!runs('nm')) return skip(what, 'nm is not on the PATH')
-  for (const isa of ['avx2', 'avx512']) {
+  for (const isa of ['avx2', 'avx512', 'amx']) {
     const folder = join('build/CMakeFiles', `cpu_${isa}.dir`)
     if (!existsSync(join(root, folder))) {
       skip(`${what}: ${isa}`, `${folder} is not there; build first`)

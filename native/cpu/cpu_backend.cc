@@ -81,9 +81,16 @@ class CpuBackend final : public Backend {
     return {};
   }
 
+#ifdef WESTWIND_HAS_AMX
+#define WESTWIND_DISPATCH_AMX(name) \
+  if (isa_ == Isa::kAmx) return amx::name(p)
+#else
+#define WESTWIND_DISPATCH_AMX(name)
+#endif
 #ifdef WESTWIND_HAS_AVX2
 #define WESTWIND_DISPATCH(name, Params)               \
   Status name(const Params& p) override {             \
+    WESTWIND_DISPATCH_AMX(name);                      \
     if (isa_ == Isa::kAvx512) return avx512::name(p); \
     if (isa_ == Isa::kAvx2) return avx2::name(p);     \
     return portable::name(p);                         \
@@ -94,6 +101,7 @@ class CpuBackend final : public Backend {
 #endif
   WESTWIND_OPS(WESTWIND_DISPATCH)
 #undef WESTWIND_DISPATCH
+#undef WESTWIND_DISPATCH_AMX
 
  private:
   const Isa isa_;

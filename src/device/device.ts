@@ -20,7 +20,7 @@ import { type DType, dtypeBytes, dtypeCode } from '../tensor/dtype.js'
 export class Device {
   /** 'cpu' or 'cuda:N'. */
   readonly name: string
-  /** The instruction set in use: portable, avx2 or avx512 on a CPU, sm_80, sm_90, … on a GPU. */
+  /** The instruction set in use: portable, avx2, avx512 or amx on a CPU, sm_80, sm_90, … on a GPU. */
   readonly isa: string
   /** Threads of a CPU, multiprocessors of a GPU. */
   readonly units: number
@@ -239,7 +239,7 @@ const checkCpuOptions: Check<CpuOptions> = fields<CpuOptions>({
 
 /**
  * A CPU device of its own: a second stream, or a forced instruction set or thread count.
- * Defaults come from `WESTWIND_ISA` (portable, avx2, avx512) and `WESTWIND_THREADS`.
+ * Defaults come from `WESTWIND_ISA` (portable, avx2, avx512, amx) and `WESTWIND_THREADS`.
  *
  * @throws ERR_DEVICE when the instruction set is not available on this machine
  */

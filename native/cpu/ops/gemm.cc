@@ -1,14 +1,12 @@
 // gemm in blocks: op(A) is packed once per block of rows and shared; every task packs its own columns of op(B), which
 // stay in its second-level cache, and goes over K while its part of C stays with it. Contract: ops/gemm.h
 #include "../ops.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "gemm_kernel.h"
+#include "gemm_lines.h"
 #include "gemm_thin.h"
-#include "parallel.h"
+#ifdef WESTWIND_ISA_amx
+#include "gemm_tiles.h"
+#endif
 
 namespace westwind {
 namespace {
@@ -22,24 +20,6 @@ constexpr int64_t kPackedFloats = 2 << 20;  // of A, 8 MB: stays in the last-lev
 constexpr int64_t kMaxRows = 1024 / kTileM * kTileM;
 constexpr int64_t kThinColumns = 4 * kTileN;  // of a task
 constexpr int64_t kWorthThreads = 1 << 17;    // multiply-adds; fewer take less time than waking the threads
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t pieces_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
-inline int64_t threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
-#endif
-}
-
-// op(A) by rows or op(B) by columns: the value of `line` at k.
-struct Lines {
-  const void* data;
-  int64_t ld, lines;
-  bool is_bf16, along_k;  // along_k: a line's values are contiguous
-};
 
 template <int W, class T>
 void pack_as(const Lines& m, int64_t line, int64_t panels, int64_t k0, int64_t k, float* out) {
@@ -132,15 +112,6 @@ void scale_c(const GemmParams& p) {  // K == 0
   }
 }
 
-template <class Body>
-void each(bool parallel, int64_t n, const Body& body) {
-  if (parallel) {
-    parallel_for(n, body);
-  } else {
-    for (int64_t i = 0; i < n; ++i) body(i);
-  }
-}
-
 Status multiply_thin(const GemmParams& p, bool parallel) {
   Shortage shortage;
   float* panel = static_cast<float*>(scratch(Slot::kPackA, 4 * kTileM * p.K, shortage));
@@ -155,11 +126,6 @@ Status multiply_thin(const GemmParams& p, bool parallel) {
 }
 
 Status multiply_all(const GemmParams& p, bool parallel) {
-  if (p.M <= 0 || p.N <= 0) return {};
-  if (p.K <= 0) {
-    scale_c(p);
-    return {};
-  }
   if (is_thin(p)) return multiply_thin(p, parallel);
   const int64_t max_depth = p.c_type == DType::kBf16 ? p.K : least(p.K, kMaxDepth);
   int64_t max_rows = kPackedFloats / max_depth / kTileM * kTileM;
@@ -204,7 +170,17 @@ Status multiply_all(const GemmParams& p, bool parallel) {
 
 namespace WESTWIND_ISA {
 
-Status gemm(const GemmParams& p) { return multiply_all(p, p.M * p.N * p.K >= kWorthThreads); }
+Status gemm(const GemmParams& p) {
+  if (p.M <= 0 || p.N <= 0) return {};
+  if (p.K <= 0) {
+    scale_c(p);
+    return {};
+  }
+#ifdef WESTWIND_ISA_amx
+  if (p.a_type == DType::kBf16 && p.b_type == DType::kBf16) return multiply_tiles(p);
+#endif
+  return multiply_all(p, p.M * p.N * p.K >= kWorthThreads);
+}
 
 }  // namespace WESTWIND_ISA
 }  // namespace westwind
