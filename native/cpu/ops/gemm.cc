@@ -5,6 +5,7 @@
 #include "gemm_lines.h"
 #include "gemm_thin.h"
 #ifdef WESTWIND_ISA_amx
+#include "gemm_thin_tiles.h"
 #include "gemm_tiles.h"
 #endif
 
@@ -177,7 +178,7 @@ Status gemm(const GemmParams& p) {
     return {};
   }
 #ifdef WESTWIND_ISA_amx
-  if (p.a_type == DType::kBf16 && p.b_type == DType::kBf16) return multiply_tiles(p);
+  if (p.a_type == DType::kBf16 && p.b_type == DType::kBf16) return thin(p) ? multiply_thin(p) : multiply_blocks(p);
 #endif
   return multiply_all(p, p.M * p.N * p.K >= kWorthThreads);
 }

@@ -4,7 +4,9 @@
 // An element's sum over K: one tile product per 32 k, in order, onto 0; where C is f32, K in parts of kSumDepth, each
 // added to C. How C is cut into panels, blocks and tasks, and which operand comes first in a product, changes no bit.
 #pragma once
+#include "fetch_ahead.h"
 #include "tile_panels.h"
+#include "tile_sums.h"
 
 namespace westwind {
 namespace {
@@ -19,33 +21,11 @@ constexpr int64_t kLeastRows = 256;     // of a task: its B is packed for that m
 constexpr int64_t kSumDepth = 8192;     // part of the result's bits
 constexpr int64_t kPackedValues = 8 << 20;  // of A, 16 MB
 constexpr int64_t kSharedRows = 2048;       // so many rows of A are packed at least, to pack B seldom
-constexpr int64_t kTileSums = kTileRows * kTilePairs;
-constexpr int64_t kPanelSums = 4 * kTileSums;  // of one panel of A by one of B: 2 × 2 tiles
-constexpr int64_t kWorthTasks = 1 << 22;       // multiply-adds; fewer take less time than waking the threads
-
-// Lines of memory that will be needed next, fetched into the second-level cache a few at a time.
-struct Ahead {
-  const char* row = nullptr;
-  int64_t row_bytes = 0, stride = 0, rows = 0;
-  int64_t at = 0;
-
-  int64_t lines() const { return rows * pieces_of(row_bytes, 64); }
-  void fetch(int64_t n) {
-    for (; n > 0 && rows > 0; --n) {
-      __builtin_prefetch(row + at, 0, 2);
-      at += 64;
-      if (at < row_bytes) continue;
-      at = 0;
-      row += stride;
-      --rows;
-    }
-  }
-};
+constexpr int64_t kWorthTasks = 1 << 22;    // multiply-adds; fewer take less time than waking the threads
 
 // sums (+)= a · b over `steps` of k, for the tiles that have lines: kI of A's panel, kJ of B's.
 template <int kI, int kJ>
-void multiply_panels(Tiles& tiles, const bf16* a, const bf16* b, int64_t steps, float* sums, bool adds, Ahead* ahead,
-                     int64_t fetches) {
+void multiply_panels(Tiles& tiles, const bf16* a, const bf16* b, int64_t steps, float* sums, bool adds, Ahead& ahead) {
   const auto each_sum = [&](const auto& f01, const auto& f10, const auto& f11) {
     if constexpr (kJ > 1) f01();
     if constexpr (kI > 1) f10();
@@ -73,7 +53,7 @@ void multiply_panels(Tiles& tiles, const bf16* a, const bf16* b, int64_t steps, 
       tiles.dpbf16<2, 5, 6>();
       if constexpr (kJ > 1) tiles.dpbf16<3, 5, 7>();
     }
-    ahead->fetch(fetches);
+    ahead.fetch();
     a += kPanelStep;
     b += kPanelStep;
   }
@@ -83,45 +63,6 @@ void multiply_panels(Tiles& tiles, const bf16* a, const bf16* b, int64_t steps, 
            [&] { tiles.store<3>(sums + 3 * kTileSums, kTileBytes); });
 }
 
-// Apart, so that its product cannot be fused into the sum that follows: every copy of that code rounds alike.
-__attribute__((noinline)) void scale(float* values, float by) { store(values, load(values) * by); }
-
-template <class T, class Lanes>
-inline void update_row(T* c, vf sum, float alpha, float beta, Lanes lanes) {
-  if (beta == 0) return store(c, alpha * sum, lanes);
-  float old[kLanes];
-  store(old, load(c, lanes));
-  if (beta != 1) scale(old, beta);
-  store(c, load(old) + alpha * sum, lanes);
-}
-
-// Where sums of one part of K go.
-struct Target {
-  void* c;
-  int64_t ldc;
-  bool rounds;
-  float alpha, beta;
-
-  // One tile of sums into C at (m, n), of which rows × columns exist.
-  void update(int64_t m, int64_t n, int64_t rows, int64_t columns, const float* sums) const {
-    if (rounds) {
-      update_as(static_cast<bf16*>(c) + m * ldc + n, rows, columns, sums);
-    } else {
-      update_as(static_cast<float*>(c) + m * ldc + n, rows, columns, sums);
-    }
-  }
-  template <class T>
-  void update_as(T* to, int64_t rows, int64_t columns, const float* sums) const {
-    for (int64_t i = 0; i < least(rows, kTileRows); ++i, to += ldc, sums += kTilePairs) {
-      if (columns >= kLanes) {
-        update_row(to, load(sums), alpha, beta, AllLanes{});
-      } else if (columns > 0) {
-        update_row(to, load(sums), alpha, beta, SomeLanes{static_cast<int>(columns)});
-      }
-    }
-  }
-};
-
 // Rows [m0, m0 + rows) of C over k in [k0, k0 + depth), with the packed A of just that: per kBlockDepth of k its
 // panels.
 struct TileBlock {
@@ -130,63 +71,92 @@ struct TileBlock {
   Lines b;
   int64_t m0, rows, k0, depth;
 
+  int64_t depth_at(int64_t at) const { return least(kBlockDepth, depth - at); }
   const bf16* panel_of_a(int64_t m, int64_t at) const {
-    const int64_t all = pieces_of(rows, kPanelLines) * kPanelLines;
-    return a + all * at + m * padded_depth(least(kBlockDepth, depth - at));
+    return a + pieces_of(rows, kPanelLines) * kPanelLines * at + m * padded_depth(depth_at(at));
   }
 };
 
-// One task: rows [m, m + rows) within the block, columns [n, n + columns).
-void multiply_task(const TileBlock& block, int64_t m, int64_t rows, int64_t n, int64_t columns, Shortage& shortage) {
-  const int64_t wide = pieces_of(columns, kPanelLines), height = least(kBlockRows, rows);
-  bf16* b = static_cast<bf16*>(scratch(Slot::kPackB, 2 * wide * kPanelLines * padded_depth(block.depth), shortage));
-  float* sums =
-      static_cast<float*>(scratch(Slot::kBlock, 4 * pieces_of(height, kPanelLines) * wide * kPanelSums, shortage));
-  if (b == nullptr || sums == nullptr) return;
-  Tiles tiles;
-  for (int64_t i0 = 0; i0 < rows; i0 += kBlockRows) {
-    const int64_t high = pieces_of(least(kBlockRows, rows - i0), kPanelLines);
-    for (int64_t at = 0; at < block.depth; at += kBlockDepth) {
-      const int64_t k = padded_depth(least(kBlockDepth, block.depth - at)), steps = k / kTileDepth;
-      const bf16* a = block.panel_of_a(m + i0, at);
-      const bool last = at + kBlockDepth >= block.depth;
-      if (i0 == 0)
-        pack_panels<Role::kSecond>(block.b, n, wide, block.k0 + at, least(kBlockDepth, block.depth - at),
-                                   b + at * wide * kPanelLines);
+// Rows [m, m + rows) within a block, columns [n, n + columns); b: room for these columns of op(B), packed; sums: for
+// kBlockRows of them.
+struct TileTask {
+  const TileBlock& block;
+  int64_t m, rows, n, columns;
+  bf16* b;
+  float* sums;
 
-      // Next comes this block's A at the next k, or that of the next rows.
-      Ahead ahead;
-      const int64_t next = last ? 0 : at + kBlockDepth, next_rows = i0 + (last ? kBlockRows : 0);
-      if (next_rows < rows) {
-        const int64_t next_lines = pieces_of(least(kBlockRows, rows - next_rows), kPanelLines) * kPanelLines;
-        ahead.row = reinterpret_cast<const char*>(block.panel_of_a(m + next_rows, next));
-        ahead.row_bytes = 2 * next_lines * padded_depth(least(kBlockDepth, block.depth - next));
-        ahead.rows = 1;
-      }
-      const int64_t fetches = pieces_of(ahead.lines(), high * wide * steps);
+  int64_t wide() const { return pieces_of(columns, kPanelLines); }
+  int64_t high(int64_t row) const { return pieces_of(least(kBlockRows, rows - row), kPanelLines); }
+  bf16* panel_of_b(int64_t j, int64_t at) const {
+    return b + (at * wide() + j * padded_depth(block.depth_at(at))) * kPanelLines;
+  }
 
-      for (int64_t i = 0; i < high; ++i) {
-        for (int64_t j = 0; j < wide; ++j) {
-          const int64_t row = i0 + i * kPanelLines, column = j * kPanelLines;
-          const int64_t left = rows - row, right = columns - column;
-          float* sum = sums + (i * wide + j) * kPanelSums;
-          const bf16 *of_a = a + i * kPanelLines * k, *of_b = b + (at * wide + j * k) * kPanelLines;
-          const auto multiply = left > kTileRows ? (right > kTileRows ? multiply_panels<2, 2> : multiply_panels<2, 1>)
-                                                 : (right > kTileRows ? multiply_panels<1, 2> : multiply_panels<1, 1>);
-          multiply(tiles, of_a, of_b, steps, sum, at > 0, &ahead, fetches);
-          for (int t = 0; last && t < 4; ++t) {
-            const int64_t down = t / 2 * kTileRows, across = t % 2 * kTileRows;
-            block.target.update(block.m0 + m + row + down, n + column + across, left - down, right - across,
-                                sum + t * kTileSums);
-          }
+  // What comes after rows from `row` on at `at`: their A at the next k, or that of the next rows; B as it is stored if
+  // this is its first use.
+  Ahead after(int64_t row, int64_t at) const {
+    const int64_t calls = high(row) * wide() * (padded_depth(block.depth_at(at)) / kTileDepth);
+    Ahead ahead;
+    const bool last = at + kBlockDepth >= block.depth;
+    const int64_t then = last ? 0 : at + kBlockDepth, then_row = row + (last ? kBlockRows : 0);
+    if (then_row >= rows) return ahead;
+    const int64_t depth = block.depth_at(then), lines = kPanelLines * padded_depth(depth);
+    ahead.a = Region(block.panel_of_a(m + then_row, then), high(then_row) * lines, 0, 1).over(calls);
+    if (then_row > 0) {
+      ahead.b = Region(panel_of_b(0, then), wide() * lines, 0, 1).over(calls);
+    } else {
+      const bf16* stored = static_cast<const bf16*>(block.b.data);
+      const int64_t k = block.k0 + then;
+      ahead.b = block.b.along_k ? Region(stored + n * block.b.ld + k, depth, block.b.ld, columns).over(calls)
+                                : Region(stored + k * block.b.ld + n, columns, block.b.ld, depth).over(calls);
+    }
+    return ahead;
+  }
+
+  // Rows from `row` on, kBlockRows at most, over the block of K at `at`.
+  void multiply(Tiles& tiles, int64_t row, int64_t at) const {
+    const int64_t k = padded_depth(block.depth_at(at)), steps = k / kTileDepth;
+    const bool last = at + kBlockDepth >= block.depth;
+    Ahead ahead = after(row, at);
+    float* sum = sums;
+    for (int64_t i = row; i < least(row + kBlockRows, rows); i += kPanelLines) {
+      const bf16* a = block.panel_of_a(m + i, at);
+      for (int64_t j = 0; j < columns; j += kPanelLines, sum += kPanelSums) {
+        const int64_t down = rows - i, across = columns - j;
+        if (last) ahead.c = block.target.region(block.m0 + m + i, n + j, down, across).over(steps);
+        const auto multiply = down > kTileRows ? (across > kTileRows ? multiply_panels<2, 2> : multiply_panels<2, 1>)
+                                               : (across > kTileRows ? multiply_panels<1, 2> : multiply_panels<1, 1>);
+        multiply(tiles, a, panel_of_b(j / kPanelLines, at), steps, sum, at > 0, ahead);
+        for (int64_t t = 0; last && t < 4; ++t) {
+          const int64_t low = t / 2 * kTileRows, right = t % 2 * kTileRows;
+          block.target.update(block.m0 + m + i + low, n + j + right, down - low, across - right, sum + t * kTileSums);
         }
       }
     }
   }
+
+  void run() const {
+    Tiles tiles;
+    for (int64_t row = 0; row < rows; row += kBlockRows) {
+      for (int64_t at = 0; at < block.depth; at += kBlockDepth) {
+        if (row == 0)
+          pack_panels<Role::kSecond>(block.b, n, wide(), block.k0 + at, block.depth_at(at), panel_of_b(0, at));
+        multiply(tiles, row, at);
+      }
+    }
+  }
+};
+
+void multiply_task(const TileBlock& block, int64_t m, int64_t rows, int64_t n, int64_t columns, Shortage& shortage) {
+  const int64_t wide = pieces_of(columns, kPanelLines), high = pieces_of(least(kBlockRows, rows), kPanelLines);
+  void* b = scratch(Slot::kPackB, 2 * wide * kPanelLines * padded_depth(block.depth), shortage);
+  void* sums = scratch(Slot::kBlock, 4 * high * wide * kPanelSums, shortage);
+  if (b == nullptr || sums == nullptr) return;
+  TileTask{block, m, rows, n, columns, static_cast<bf16*>(b), static_cast<float*>(sums)}.run();
 }
 
 // Any shape: blocks of packed A, and tasks over them.
-Status multiply_blocks(const GemmParams& p, bool parallel) {
+Status multiply_blocks(const GemmParams& p) {
+  const bool parallel = p.M * p.N * p.K >= kWorthTasks;
   const bool rounds = p.c_type == DType::kBf16;
   const int64_t max_depth = rounds ? p.K : least(p.K, kSumDepth);
   int64_t max_rows = kPackedValues / max_depth / kBlockRows * kBlockRows;
@@ -228,8 +198,6 @@ Status multiply_blocks(const GemmParams& p, bool parallel) {
   }
   return shortage.status();
 }
-
-Status multiply_tiles(const GemmParams& p) { return multiply_blocks(p, p.M * p.N * p.K >= kWorthTasks); }
 
 }  // namespace
 }  // namespace westwind
