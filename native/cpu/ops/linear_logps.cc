@@ -3,7 +3,8 @@
 // ops/linear_logps.h
 //
 // Every chunk reads and writes all of dweight, 8·V·C bytes against 6·rows·V·C operations: at 256 rows that is 5 % of
-// the time at 15 GB/s and 150 GFLOP/s, and weight is packed once per 256 rows.
+// the time at 15 GB/s and 150 GFLOP/s, and weight is packed once per 256 rows. Tiles multiply an order of magnitude
+// faster, and only bf16: there a chunk has four times the rows, and the gradient by the logits is rounded.
 #include "../ops.h"
 #include "parallel.h"
 #include "softmax_row.h"
@@ -11,10 +12,15 @@
 namespace westwind {
 namespace {
 
-constexpr int64_t kMaxRows = 256;
+#ifdef WESTWIND_ISA_amx
+constexpr bool kTiles = true;
+#else
+constexpr bool kTiles = false;
+#endif
+constexpr int64_t kMaxRows = 256, kMaxTileRows = 1024;
 constexpr int64_t kMinRows = 64;
-constexpr int64_t kChunkFloats = 8 << 20;  // 32 MB of logits
-constexpr int64_t kGrain = 1 << 14;        // logits; less is not worth handing to a thread
+constexpr int64_t kChunkFloats = 8 << 20, kTileChunkFloats = 32 << 20;  // 32 and 128 MB of logits
+constexpr int64_t kGrain = 1 << 14;                                     // logits; less is not worth handing to a thread
 
 inline int64_t at_least(int64_t a, int64_t b) { return a < b ? b : a; }
 inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -26,8 +32,11 @@ struct Head {
   int64_t N, C, V;
   DType dtype;
 
+  bool rounds_gradient() const { return kTiles && dtype == DType::kBf16; }
   int64_t chunk_rows() const {
-    return at_most(N, at_least(kMinRows, at_most(kMaxRows, kChunkFloats / at_least(V, 1))));
+    const int64_t rows = rounds_gradient() ? at_most(kMaxTileRows, kTileChunkFloats / at_least(V, 1))
+                                           : at_most(kMaxRows, kChunkFloats / at_least(V, 1));
+    return at_most(N, at_least(kMinRows, rows));
   }
   const void* hidden_row(int64_t n) const { return static_cast<const char*>(hidden) + n * C * size_of(dtype); }
 };
@@ -53,24 +62,35 @@ void each_row(const Head& h, int64_t rows, const Body& body) {
   });
 }
 
+// The gradient by the logits of a row, where they lie.
+void leave_gradient(const Head& h, int64_t n, float lse, float dlogp, float* logits) {
+  if (h.rounds_gradient()) {
+    round_gradient(logits, h.V, h.target[n], lse, dlogp);
+  } else {
+    row_gradient(logits, h.V, h.target[n], lse, dlogp, logits);
+  }
+}
+
 // dhidden of tokens [n, n + rows), and their part of dweight
 Status gradients_of(const Head& h, int64_t n, int64_t rows, const float* dlogits, void* dhidden, float* dweight) {
+  const DType type = h.rounds_gradient() ? DType::kBf16 : DType::kF32;
+  const int64_t ld = h.V * (size_of(DType::kF32) / size_of(type));
   // Over a long V gemm is fastest with an f32 sum; so bf16 is rounded here.
   const bool rounds = h.dtype == DType::kBf16;
   Shortage shortage;
   float* sum = rounds ? static_cast<float*>(scratch(Slot::kRows, 4 * rows * h.C, shortage))
                       : static_cast<float*>(dhidden) + n * h.C;
   if (shortage.bytes > 0) return shortage.status();
-  Status status = WESTWIND_ISA::gemm({dlogits, h.weight, sum, h.V, h.C, h.C, rows, h.C, h.V, 1.f, 0.f, DType::kF32,
-                                      h.dtype, DType::kF32, false, false});
+  Status status = WESTWIND_ISA::gemm(
+      {dlogits, h.weight, sum, ld, h.C, h.C, rows, h.C, h.V, 1.f, 0.f, type, h.dtype, DType::kF32, false, false});
   if (!status.ok) return status;
   if (rounds) {
     bf16* out = static_cast<bf16*>(dhidden) + n * h.C;
     for_lanes(rows * h.C, [&](int64_t i, auto lanes) { store(out + i, load(sum + i, lanes), lanes); });
   }
   if (dweight == nullptr) return status;
-  return WESTWIND_ISA::gemm({dlogits, h.hidden_row(n), dweight, h.V, h.C, h.C, h.V, h.C, rows, 1.f, 1.f, DType::kF32,
-                             h.dtype, DType::kF32, true, false});
+  return WESTWIND_ISA::gemm({dlogits, h.hidden_row(n), dweight, ld, h.C, h.C, h.V, h.C, rows, 1.f, 1.f, type, h.dtype,
+                             DType::kF32, true, false});
 }
 
 void finish_row(const LinearLogpsParams& p, int64_t n, const float* row) {
@@ -113,15 +133,14 @@ Status linear_logps(const LinearLogpsParams& p) {
   void* dhidden = p.dlogps == nullptr ? nullptr : p.dhidden;
   return each_chunk("linear_logps", h, dhidden, p.dweight, [&](int64_t n, float* logits) {
     finish_row(p, n, logits);
-    if (p.dlogps != nullptr) row_gradient(logits, p.V, p.target[n], p.lse[n], p.dlogps[n], logits);
+    if (p.dlogps != nullptr) leave_gradient(h, n, p.lse[n], p.dlogps[n], logits);
   });
 }
 
 Status linear_logps_backward(const LinearLogpsBackwardParams& p) {
   const Head h{p.hidden, p.weight, p.target, p.N, p.C, p.V, p.dtype};
-  return each_chunk("linear_logps_backward", h, p.dhidden, p.dweight, [&](int64_t n, float* logits) {
-    row_gradient(logits, p.V, p.target[n], p.lse[n], p.dlogps[n], logits);
-  });
+  return each_chunk("linear_logps_backward", h, p.dhidden, p.dweight,
+                    [&](int64_t n, float* logits) { leave_gradient(h, n, p.lse[n], p.dlogps[n], logits); });
 }
 
 }  // namespace WESTWIND_ISA

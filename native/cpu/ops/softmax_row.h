@@ -62,5 +62,25 @@ inline void row_gradient(const T* logits, int64_t V, int64_t target, float lse, 
   store(dlogits + target, dlogp * (1 - p));
 }
 
+// The same rounded to bf16, into the first half of the memory of the logits.
+inline void round_gradient(float* logits, int64_t V, int64_t target, float lse, float dlogp) {
+  char* out = reinterpret_cast<char*>(logits);
+  if (dlogp == 0) {
+    memset(out, 0, static_cast<size_t>(V) * sizeof(bf16));
+    return;
+  }
+  constexpr int64_t kPart = 64 * kLanes;
+  bf16 part[kPart];
+  const float p = exp(splat(logits[target]) - lse)[0];
+  for (int64_t v = 0; v < V; v += kPart) {  // what is written was read before: two bytes for four
+    const int64_t n = v + kPart < V ? kPart : V - v;
+    for_lanes(n,
+              [&](int64_t i, auto lanes) { store(part + i, -dlogp * exp(load(logits + v + i, lanes) - lse), lanes); });
+    memcpy(out + v * sizeof(bf16), part, static_cast<size_t>(n) * sizeof(bf16));
+  }
+  const bf16 of_target = to_bf16(dlogp * (1 - p));
+  memcpy(out + target * sizeof(bf16), &of_target, sizeof of_target);
+}
+
 }  // namespace
 }  // namespace westwind
