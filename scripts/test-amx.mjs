@@ -3,8 +3,8 @@
 // The build in build/software-tiles has tiles in C++ and the registers of AVX2, with the results that the processor's tiles
 // give (native/cpu/tiles.h); so every machine with AVX2 can tell whether the code that uses them is right, not how fast it is.
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { availableParallelism, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -42,10 +42,18 @@ if (built !== 0) stop('the build failed')
 
 const given = process.argv.slice(2)
 const filters = given.length > 0 ? given : ['tests/ops', 'tests/model/golden']
-const status = node('node_modules/vitest/vitest.mjs', ['run', ...filters], {
+const temporary = mkdtempSync(join(tmpdir(), 'westwind-amx-'))
+const file = join(temporary, 'report.json')
+const reporters = ['--reporter=default', '--reporter=json', `--outputFile=${file}`]
+const status = node('node_modules/vitest/vitest.mjs', ['run', ...filters, ...reporters], {
   WESTWIND_ADDON: join(root, folder, 'Release/westwind.node'),
   WESTWIND_ISA: 'amx',
   WESTWIND_TEST_DEVICES: 'cpu',
 })
-if (status !== 0) stop(`${filters.join(' ')} failed with the set amx in software`)
-console.log(`test-amx: ${filters.join(' ')} passed with the set amx in software`)
+const report = existsSync(file) && JSON.parse(readFileSync(file, 'utf8'))
+rmSync(temporary, { recursive: true })
+if (!report) stop(`${filters.join(' ')} ended without a report`)
+const { numPassedTests: passed, numFailedTests: failed } = report
+const skipped = report.numPendingTests + report.numTodoTests
+console.log(`test-amx: ${passed} passed, ${failed} failed, ${skipped} skipped`)
+process.exit(status === 0 && failed === 0 && passed > 0 ? 0 : 1)

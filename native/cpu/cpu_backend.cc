@@ -81,27 +81,29 @@ class CpuBackend final : public Backend {
     return {};
   }
 
-#ifdef WESTWIND_HAS_AMX
-#define WESTWIND_DISPATCH_AMX(name) \
-  if (isa_ == Isa::kAmx) return amx::name(p)
-#else
-#define WESTWIND_DISPATCH_AMX(name)
-#endif
 #ifdef WESTWIND_HAS_AVX2
-#define WESTWIND_DISPATCH(name, Params)               \
-  Status name(const Params& p) override {             \
-    WESTWIND_DISPATCH_AMX(name);                      \
-    if (isa_ == Isa::kAvx512) return avx512::name(p); \
-    if (isa_ == Isa::kAvx2) return avx2::name(p);     \
-    return portable::name(p);                         \
-  }
+#define WESTWIND_IF_AVX(name)                       \
+  if (isa_ == Isa::kAvx512) return avx512::name(p); \
+  if (isa_ == Isa::kAvx2) return avx2::name(p);
 #else
-#define WESTWIND_DISPATCH(name, Params) \
-  Status name(const Params& p) override { return portable::name(p); }
+#define WESTWIND_IF_AVX(name)
 #endif
+#ifdef WESTWIND_HAS_AMX
+#define WESTWIND_IF_AMX(name) \
+  if (isa_ == Isa::kAmx) return amx::name(p);
+#else
+#define WESTWIND_IF_AMX(name)
+#endif
+#define WESTWIND_DISPATCH(name, Params)   \
+  Status name(const Params& p) override { \
+    WESTWIND_IF_AMX(name)                 \
+    WESTWIND_IF_AVX(name)                 \
+    return portable::name(p);             \
+  }
   WESTWIND_OPS(WESTWIND_DISPATCH)
 #undef WESTWIND_DISPATCH
-#undef WESTWIND_DISPATCH_AMX
+#undef WESTWIND_IF_AMX
+#undef WESTWIND_IF_AVX
 
  private:
   const Isa isa_;

@@ -55,7 +55,7 @@ bool available(Isa isa) {
 #endif
 #if defined(WESTWIND_SOFTWARE_TILES)
     case Isa::kAmx:
-      return available(Isa::kAvx2);
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #elif defined(WESTWIND_HAS_AMX)
     case Isa::kAmx:
       return available(Isa::kAvx512) && processor_has_tiles() && tiles_permitted();

@@ -154,6 +154,16 @@ void multiply_task(const TileBlock& block, int64_t m, int64_t rows, int64_t n, i
   TileTask{block, m, rows, n, columns, static_cast<bf16*>(b), static_cast<float*>(sums)}.run();
 }
 
+// The most columns of a task that leave four tasks to a thread, and the busiest thread about what it has of the least.
+int64_t columns_of_task(int64_t N, int64_t threads) {
+  const auto busiest = [&](int64_t columns) { return pieces_of(pieces_of(N, columns), threads) * columns; };
+  int64_t columns = least(kBlockColumns, pieces_of(N, kPanelLines) * kPanelLines);
+  while (columns > kLeastColumns &&
+         (pieces_of(N, columns) < 4 * threads || busiest(columns) * 64 > busiest(kLeastColumns) * 65))
+    columns -= kPanelLines;
+  return columns;
+}
+
 // Any shape: blocks of packed A, and tasks over them.
 Status multiply_blocks(const GemmParams& p) {
   const bool parallel = p.M * p.N * p.K >= kWorthTasks;
@@ -166,14 +176,12 @@ Status multiply_blocks(const GemmParams& p) {
   if (packed == nullptr) return shortage.status();
   const Lines a{p.a, p.lda, p.M, true, !p.trans_a}, b{p.b, p.ldb, p.N, true, p.trans_b};
 
-  // Enough tasks for every thread: first of fewer columns, then of fewer rows, then of fewer columns still.
-  const int64_t wanted = parallel ? 4 * threads() : 1;
-  int64_t columns = least(kBlockColumns, pieces_of(p.N, kPanelLines) * kPanelLines);
-  while (columns > kLeastColumns && pieces_of(p.N, columns) < wanted) columns -= kPanelLines;
-  const int64_t most_parts = pieces_of(max_rows, kLeastRows);
-  while (columns > kPanelLines && pieces_of(p.N, columns) * most_parts < wanted) columns -= kPanelLines;
+  // Enough tasks for every thread; two each by fewer rows, for which B is packed again, then by fewer columns still.
+  const int64_t all = parallel ? threads() : 1, most_parts = pieces_of(max_rows, kLeastRows);
+  int64_t columns = columns_of_task(p.N, all);
+  while (columns > kPanelLines && pieces_of(p.N, columns) * most_parts < 2 * all) columns -= kPanelLines;
   const int64_t column_tasks = pieces_of(p.N, columns);
-  const int64_t row_tasks = least(pieces_of(wanted, column_tasks), most_parts);
+  const int64_t row_tasks = least(pieces_of(2 * all, column_tasks), most_parts);
 
   for (int64_t m0 = 0; m0 < p.M; m0 += max_rows) {
     const int64_t rows = least(max_rows, p.M - m0), panels = pieces_of(rows, kPanelLines);
