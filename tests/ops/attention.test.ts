@@ -136,6 +136,27 @@ const wide: [string, AttentionCase][] = [
     { heads: 1, kvHeads: 1, D: 256, window: null, ...segmentsOf([150, 30], [-1, 0]) },
   ],
   [
+    'heads of 32, a prompt that has a prompt',
+    { heads: 2, kvHeads: 1, D: 32, window: null, ...segmentsOf([70, 90, 40], [-1, 0, 1]) },
+  ],
+  [
+    'heads of 32, more query heads per KV head than a block has rows',
+    { heads: 200, kvHeads: 1, D: 32, window: null, ...segmentsOf([3, 4], [-1, 0]) },
+  ],
+  [
+    'heads of 256, more short documents than are packed at a time',
+    {
+      heads: 4,
+      kvHeads: 4,
+      D: 256,
+      window: null,
+      ...segmentsOf(
+        Array.from({ length: 40 }, (_, s) => 1 + (s % 3)),
+        Array.from({ length: 40 }, () => -1),
+      ),
+    },
+  ],
+  [
     'heads wider than any instance',
     { heads: 1, kvHeads: 1, D: 264, window: null, ...segmentsOf([9, 5], [-1, 0]) },
   ],
@@ -230,14 +251,18 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
     )
   })
 
-  it.each(['f32', 'bf16'] as const)(
-    'a document has the same bits alone and in any row, %s',
-    async (dtype) => {
-      const shape = { heads: 4, kvHeads: 2, D: 24, window: 100 }
+  it.each([
+    ['f32', 24],
+    ['bf16', 24],
+    ['bf16', 64],
+  ] as const)(
+    'a document has the same bits alone and in any row, %s with heads of %i',
+    async (dtype, D) => {
+      const shape = { heads: 4, kvHeads: 2, D, window: 100 }
       const packed = { ...shape, ...segmentsOf([37, 150, 70], [-1, -1, -1]) }
       const alone = { ...shape, ...segmentsOf([150], [-1]) }
       const given = inputs(packed)
-      const [q, o] = [8 * 24, 4 * 24]
+      const [q, o] = [8 * D, 4 * D]
       const all = await run(device, dtype, packed, given)
       const one = await run(device, dtype, alone, {
         qkv: rows(given.qkv, q, 37, 187),
@@ -311,19 +336,22 @@ describe.each(devices.map(named))('attention on %s', (_, device) => {
     },
   )
 
-  it('gives the same bits again, and with one thread or two', async () => {
-    const [, c] = cases[2]!
-    const given = inputs(c)
-    using one = another(device, 1)
-    using two = another(device, 2)
-    const first = await run(device, 'bf16', c, given)
-    for (const on of [device, one, two]) {
-      const again = await run(on, 'bf16', c, given)
-      expect(sameBits(again.out, first.out)).toBe(true)
-      expect(sameBits(again.lse, first.lse)).toBe(true)
-      expect(sameBits(again.dqkv, first.dqkv)).toBe(true)
-    }
-  })
+  it.each([33, 64])(
+    'gives the same bits again, and with one thread or two: heads of %i',
+    async (D) => {
+      const c = { ...cases[2]![1], D }
+      const given = inputs(c)
+      using one = another(device, 1)
+      using two = another(device, 2)
+      const first = await run(device, 'bf16', c, given)
+      for (const on of [device, one, two]) {
+        const again = await run(on, 'bf16', c, given)
+        expect(sameBits(again.out, first.out)).toBe(true)
+        expect(sameBits(again.lse, first.lse)).toBe(true)
+        expect(sameBits(again.dqkv, first.dqkv)).toBe(true)
+      }
+    },
+  )
 
   it('takes tensors that begin anywhere', async () => {
     const c = { heads: 2, kvHeads: 1, D: 16, window: null, ...segmentsOf([21, 20], [-1, 0]) }

@@ -12,9 +12,16 @@ import { normal } from '../support/random.js'
 const shape = { heads: 6, kvHeads: 2, D: 20 }
 const wide = shape.heads + 2 * shape.kvHeads
 
-function cacheOf(on: Device, dtype: DType, slots: number, length: number, fill: number) {
-  const values = new Float32Array(slots * length * shape.kvHeads * shape.D).fill(fill)
-  const dims = [slots, length, shape.kvHeads, shape.D]
+function cacheOf(
+  on: Device,
+  dtype: DType,
+  slots: number,
+  length: number,
+  fill: number,
+  D = shape.D,
+) {
+  const values = new Float32Array(slots * length * shape.kvHeads * D).fill(fill)
+  const dims = [slots, length, shape.kvHeads, D]
   const k = fromArray(values, dims, dtype, on)
   const v = fromArray(values, dims, dtype, on)
   return {
@@ -46,15 +53,19 @@ const range = (from: number, to: number) => Array.from({ length: to - from }, (_
 
 describe.each(devices.map(named))('decoding on %s', (_, device) => {
   // On a GPU other kernels, with sums in another order, do whole documents.
-  for (const dtype of ['f32', 'bf16'] as const)
+  for (const [dtype, D] of [
+    ['f32', 20],
+    ['bf16', 20],
+    ['bf16', 64], // on tiles
+  ] as const)
     for (const window of [null, 50])
       it.runIf(device.name === 'cpu')(
-        `prompts and single tokens get the bits of whole documents: ${dtype}, window ${window}`,
+        `prompts and single tokens get the bits of whole documents: ${dtype}, heads of ${D}, window ${window}`,
         async () => {
           // Two documents: a in slot 2, b in slot 0. NaN where nothing was written: it must never be read.
           const [A, B, prompt] = [150, 140, 130]
           const T = A + B
-          using qkv = fromArray(normal(T * wide * shape.D, 1), [T, wide, shape.D], dtype, device)
+          using qkv = fromArray(normal(T * wide * D, 1), [T, wide, D], dtype, device)
           using start = fromArray([0, A, T], [3], 'i32', device)
           using prefix = fromArray([-1, -1], [2], 'i32', device)
           using positions = fromArray([...range(0, A), ...range(0, B)], [T], 'i32', device)
@@ -62,8 +73,8 @@ describe.each(devices.map(named))('decoding on %s', (_, device) => {
           using out = whole.out
           using _lse = whole.lse
           const expected = await out.read()
-          using cache = cacheOf(device, dtype, 3, 160, Number.NaN)
-          const width = shape.heads * shape.D
+          using cache = cacheOf(device, dtype, 3, 160, Number.NaN, D)
+          const width = shape.heads * D
           const expectRow = (row: number, actual: ArrayLike<number>, at: number) =>
             expect(
               Array.from({ length: width }, (_x, i) => actual[at * width + i]),
@@ -78,10 +89,10 @@ describe.each(devices.map(named))('decoding on %s', (_, device) => {
           expect(sameBits(second, expected.slice(A * width, (A + prompt) * width))).toBe(true)
 
           const raw = await qkv.read()
-          const row = (t: number) => raw.slice(t * wide * shape.D, (t + 1) * wide * shape.D)
+          const row = (t: number) => raw.slice(t * wide * D, (t + 1) * wide * D)
           for (const p of range(prompt, B)) {
             const both = Float32Array.from([...row(p), ...row(A + p)])
-            using next = fromArray(both, [2, wide, shape.D], dtype, device)
+            using next = fromArray(both, [2, wide, D], dtype, device)
             const result = await step(next, cache, [2, 0], [p, p], window)
             expectRow(p, result, 0)
             expectRow(A + p, result, 1)

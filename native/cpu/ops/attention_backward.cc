@@ -135,12 +135,7 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
       rows, D, rows, 1, [&](int64_t r) { return dout + out_at(r); }, w.dout_panels);
   memset(w.dq, 0, sizeof(float) * rows * Dp);
 
-  int32_t low = INT32_MAX, high = 0;
-  if (g.window > 0)
-    for (int64_t t = begin; t < begin + tokens; ++t) {
-      low = static_cast<int32_t>(least(low, g.positions[t]));
-      if (g.positions[t] > high) high = g.positions[t];
-    }
+  const Span queries = g.window > 0 ? span_of(g.positions + begin, tokens) : Span{};
   const KeyRange keys = keys_of(g, s);
   const int64_t seen = keys.split + begin - g.start[s] + 1;  // by the first token; one more by each next
   BlockWindow window;
@@ -148,7 +143,7 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
     const int n = static_cast<int>(least(kKeys, keys.count - key));
     const int32_t* positions = nullptr;
     if (g.window > 0) {
-      window_of(keys, key, n, g.positions, g.window, low, high, &window);
+      window_of(keys, key, n, g.positions, g.window, queries, &window);
       if (window.hides_all) continue;
       if (window.hides_some) positions = window.position;
     }

@@ -198,16 +198,29 @@ inline vi mask_of(int key, int visible, const int32_t* key_position, int32_t old
   return mask;
 }
 
+// The least and the greatest position of a block's queries.
+struct Span {
+  int32_t low = INT32_MAX, high = 0;
+};
+
+inline Span span_of(const int32_t* positions, int64_t n) {
+  Span span;
+  for (int64_t i = 0; i < n; ++i) {
+    span.low = static_cast<int32_t>(least(span.low, positions[i]));
+    if (positions[i] > span.high) span.high = positions[i];
+  }
+  return span;
+}
+
 // Positions of a block's keys, for the window.
 struct BlockWindow {
   int32_t position[kKeys];
   bool hides_all, hides_some;
 };
 
-// rows of keys [key, key + n); positions null: a key's position is its logical index. Queries lie between the
-// positions `low` and `high`.
-inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window, int32_t low,
-                      int32_t high, BlockWindow* out) {
+// rows of keys [key, key + n); positions null: a key's position is its logical index.
+inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window, Span queries,
+                      BlockWindow* out) {
   int32_t newest = -1, oldest = INT32_MAX;
   for (int i = 0; i < kKeys; ++i) {
     const int32_t at = i >= n ? 0 : positions == nullptr ? static_cast<int32_t>(key + i) : positions[keys.row(key + i)];
@@ -215,8 +228,8 @@ inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* p
     if (i < n && at > newest) newest = at;
     if (i < n && at < oldest) oldest = at;
   }
-  out->hides_all = static_cast<int64_t>(low) - newest >= window;
-  out->hides_some = static_cast<int64_t>(high) - oldest >= window;
+  out->hides_all = static_cast<int64_t>(queries.low) - newest >= window;
+  out->hides_some = static_cast<int64_t>(queries.high) - oldest >= window;
 }
 
 }  // namespace

@@ -85,12 +85,7 @@ void attend(const QueryBlock<T>& p) {
   float* q = sums + rows * kLanes;         // [rows, D], times scale
   float* maxima = q + rows * D;            // [rows]
 
-  int32_t low = INT32_MAX, high = 0;
-  if (p.window > 0)
-    for (int64_t i = 0; i < p.tokens; ++i) {
-      low = static_cast<int32_t>(least(low, p.query_positions[i]));
-      if (p.query_positions[i] > high) high = p.query_positions[i];
-    }
+  const Span queries = p.window > 0 ? span_of(p.query_positions, p.tokens) : Span{};
   for (int r = 0; r < rows; ++r) {
     const T* from = p.q + r / group * p.q_stride + r % group * D;
     for (int64_t d = 0; d < D; ++d) q[r * D + d] = to_float(from[d]) * p.scale;
@@ -105,7 +100,7 @@ void attend(const QueryBlock<T>& p) {
     const int n = static_cast<int>(least(kKeys, p.keys.count - key));
     const int32_t* positions = nullptr;
     if (p.window > 0) {
-      window_of(p.keys, key, n, p.key_positions, p.window, low, high, &window);
+      window_of(p.keys, key, n, p.key_positions, p.window, queries, &window);
       if (window.hides_all) continue;
       if (window.hides_some) positions = window.position;
     }

@@ -32,6 +32,17 @@ inline Status check_attention(const char* op, const Segments& g, int32_t least_p
   return {};
 }
 
+// The segment that block `block` belongs to: the last whose first block is not after it.
+template <class Int>
+inline int32_t segment_of(const Segments& g, const Int* first, int64_t block) {
+  int32_t s = 0, above = g.S;
+  while (above - s > 1) {
+    const int32_t middle = s + (above - s) / 2;
+    (first[middle] <= block ? s : above) = middle;
+  }
+  return s;
+}
+
 // The logical keys of a segment: the prefix segment's rows, then its own.
 inline KeyRange keys_of(const Segments& g, int32_t s) {
   const int32_t prefix = g.prefix[s];

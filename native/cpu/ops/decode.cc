@@ -7,6 +7,9 @@
 #include "../ops.h"
 #include "../parallel.h"
 #include "attention_rows.h"
+#ifdef WESTWIND_ISA_amx
+#include "attention_tiles_rows.h"
+#endif
 
 namespace westwind {
 namespace {
@@ -70,6 +73,24 @@ int64_t cut_rows(const DecodeAttentionParams& p, int64_t most, int64_t* begin) {
   return blocks;
 }
 
+#ifdef WESTWIND_ISA_amx
+
+// Packs each block of keys for itself: no other rows share them.
+void attend_cache_on_tiles(const QueryBlock<bf16>& p) {
+  const int64_t D = p.D;
+  bf16* packed = static_cast<bf16*>(scratch(Slot::kPackA, kPackedKeys * D * sizeof(bf16), p.shortage));
+  if (packed == nullptr) return;
+  attend_on_tiles(p, [&](int64_t key, int n) {
+    const auto row = [&](int64_t i) { return p.keys.row(key + i) * p.kv_stride; };
+    pack_keys(
+        n, D, [&](int64_t i) { return p.k + row(i); }, [&](int64_t i) { return p.v + row(i); }, packed);
+    fetch_ahead(p.k, p.v, p.kv_stride, D, p.keys, key + kKeys, p.keys.count);
+    return packed;
+  });
+}
+
+#endif
+
 template <class T>
 Status attend_cache(const DecodeAttentionParams& p) {
   const int64_t group = p.Hq / p.Hkv, D = p.D, stride = (p.Hq + 2 * p.Hkv) * D;
@@ -84,7 +105,7 @@ Status attend_cache(const DecodeAttentionParams& p) {
     int32_t seen[kRows];
     for (int64_t i = 0; i < tokens; ++i) seen[i] = p.position[begin + i] + 1;
     const int64_t entries = (p.slot[begin] * p.length * p.Hkv + kv_head) * D;
-    attend<T>({
+    const QueryBlock<T> queries{
         .tokens = tokens,
         .group = group,
         .D = D,
@@ -104,7 +125,12 @@ Status attend_cache(const DecodeAttentionParams& p) {
         .key_positions = nullptr,
         .scale = p.scale,
         .shortage = shortage,
-    });
+    };
+#ifdef WESTWIND_ISA_amx
+    if constexpr (sizeof(T) == sizeof(bf16))
+      if (fits_tiles(D, p.scale)) return attend_cache_on_tiles(queries);
+#endif
+    attend(queries);
   });
   return shortage.status();
 }
