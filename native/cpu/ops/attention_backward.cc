@@ -13,48 +13,13 @@
 // Contract: ops/attention.h
 #include "../ops.h"
 #include "../parallel.h"
-#include "../scratch.h"
-#include "attention_blocks.h"
-#include "attention_segments.h"
+#include "attention_trees.h"
+#ifdef WESTWIND_ISA_amx
+#include "attention_tiles_backward.h"
+#endif
 
 namespace westwind {
 namespace {
-
-// The trees: each is the list of its segments in order, and every segment has a place among the tree's rows.
-struct Trees {
-  int32_t count;
-  int32_t* head;   // [count] first segment
-  int32_t* next;   // [S] next segment of the same tree, or −1
-  int64_t* rows;   // [count] rows of the tree
-  int64_t* place;  // [S] of a segment's first row among the rows of its tree
-};
-
-// With null pointers where there is no memory.
-Trees find_trees(const Segments& g, Shortage& shortage) {
-  const int64_t S = g.S;
-  int64_t* wide = static_cast<int64_t*>(scratch(Slot::kShared, (2 * 8 + 4 * 4) * (S + 1), shortage));
-  if (wide == nullptr) return {};
-  int32_t* narrow = reinterpret_cast<int32_t*>(wide + 2 * S);
-  Trees trees{0, narrow, narrow + S, wide, wide + S};
-  int32_t* tree_of = narrow + 2 * S;
-  int32_t* tail = narrow + 3 * S;
-  for (int32_t s = 0; s < g.S; ++s) {
-    const bool root = g.prefix[s] < 0;
-    const int32_t tree = root ? trees.count++ : tree_of[g.prefix[s]];
-    tree_of[s] = tree;
-    if (root) {
-      trees.head[tree] = s;
-      trees.rows[tree] = 0;
-    } else {
-      trees.next[tail[tree]] = s;
-    }
-    tail[tree] = s;
-    trees.next[s] = -1;
-    trees.place[s] = trees.rows[tree];
-    trees.rows[tree] += g.start[s + 1] - g.start[s];
-  }
-  return trees;
-}
 
 // Working memory of one thread; sizes for blocks of `rows` query rows.
 struct Workspace {
@@ -190,38 +155,96 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
   }
 }
 
-template <class T>
-Status backward(const AttentionBackwardParams& p) {
-  const Segments& g = p.segments;
-  const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv;
-  const int64_t step = group < kRows ? kRows / group : 1;
-  Shortage shortage;
-  const Trees trees = find_trees(g, shortage);
-  parallel_for(static_cast<int64_t>(trees.count) * p.Hkv, [&](int64_t item) {
-    const int64_t tree = item / p.Hkv, kv_head = item % p.Hkv, sums = trees.rows[tree] * Dp;
-    if (sums == 0) return;
-    const Workspace w = workspace(step * group, D, Dp, shortage);
-    float* dk = static_cast<float*>(scratch(Slot::kRows, 2 * 4 * sums, shortage));
-    if (w.q == nullptr || dk == nullptr) return;
-    float* dv = dk + sums;
-    memset(dk, 0, 2 * 4 * sums);
+// One item: a tree and a KV head.
+struct Item {
+  const AttentionBackwardParams& p;
+  const Trees& trees;
+  int64_t tree, kv_head, step;  // step: tokens of a query block
+  Shortage& shortage;
+
+  // body(segment, first token, tokens, place of the first own key, place of the first prefix key), in order.
+  template <class Body>
+  void blocks(const Body& body) const {
+    const Segments& g = p.segments;
     for (int32_t s = trees.head[tree]; s >= 0; s = trees.next[s])
       for (int64_t begin = g.start[s]; begin < g.start[s + 1]; begin += step)
-        backward_block<T>(p, s, begin, least(step, g.start[s + 1] - begin), kv_head, trees.place[s],
-                          g.prefix[s] < 0 ? 0 : trees.place[g.prefix[s]], w, dk, dv);
+        body(s, begin, least(step, g.start[s + 1] - begin), trees.place[s],
+             g.prefix[s] < 0 ? 0 : trees.place[g.prefix[s]]);
+  }
+};
 
-    for (int32_t s = trees.head[tree]; s >= 0; s = trees.next[s])
+// run(item, dk, dv) does an item's dQ and its sums [rows of the tree, Dp], dk still to be multiplied by dk_scale;
+// false: no memory.
+template <class T, class Run>
+Status backward(const AttentionBackwardParams& p, float dk_scale, const Run& run) {
+  const Segments& g = p.segments;
+  const int64_t D = p.D, Dp = round_up(D, kWide), group = p.Hq / p.Hkv;
+  Shortage shortage;
+  const Trees trees = find_trees(g, shortage);
+  parallel_for(static_cast<int64_t>(trees.count) * p.Hkv, [&](int64_t at) {
+    const Item item{p, trees, at / p.Hkv, at % p.Hkv, group < kRows ? kRows / group : 1, shortage};
+    const int64_t sums = trees.rows[item.tree] * Dp;
+    if (sums == 0) return;
+    float* dk = static_cast<float*>(scratch(Slot::kRows, 2 * 4 * sums, shortage));
+    if (dk == nullptr) return;
+    float* dv = dk + sums;
+    memset(dk, 0, 2 * 4 * sums);
+    if (!run(item, dk, dv)) return;
+
+    for (int32_t s = trees.head[item.tree]; s >= 0; s = trees.next[s])
       for (int64_t t = g.start[s]; t < g.start[s + 1]; ++t) {
-        const int64_t at = (trees.place[s] + t - g.start[s]) * Dp;
-        T* to = static_cast<T*>(p.dqkv) + (t * (p.Hq + 2 * p.Hkv) + p.Hq + kv_head) * D;
-        for (int64_t d = 0; d < D; ++d) {
-          store(to + d, dk[at + d]);
-          store(to + p.Hkv * D + d, dv[at + d]);
-        }
+        const int64_t row = (trees.place[s] + t - g.start[s]) * Dp;
+        T* to = static_cast<T*>(p.dqkv) + (t * (p.Hq + 2 * p.Hkv) + p.Hq + item.kv_head) * D;
+        for_lanes(D, [&](int64_t d, auto lanes) {
+          store(to + d, load(dk + row + d, lanes) * dk_scale, lanes);
+          store(to + p.Hkv * D + d, load(dv + row + d, lanes), lanes);
+        });
       }
   });
   return shortage.status();
 }
+
+template <class T>
+Status backward_by_registers(const AttentionBackwardParams& p) {
+  return backward<T>(p, 1, [&](const Item& item, float* dk, float* dv) {
+    const Workspace w = workspace(item.step * (p.Hq / p.Hkv), p.D, round_up(p.D, kWide), item.shortage);
+    if (w.q == nullptr) return false;
+    item.blocks([&](int32_t s, int64_t begin, int64_t tokens, int64_t own_place, int64_t prefix_place) {
+      backward_block<T>(p, s, begin, tokens, item.kv_head, own_place, prefix_place, w, dk, dv);
+    });
+    return true;
+  });
+}
+
+#ifdef WESTWIND_ISA_amx
+
+Status backward_by_tiles(const AttentionBackwardParams& p) {
+  const Segments& g = p.segments;
+  return backward<bf16>(p, p.scale, [&](const Item& item, float* dk, float* dv) {
+    const int64_t units = (item.step * (p.Hq / p.Hkv) + kUnit - 1) / kUnit, size = key_block_size(p.D);
+    const TileWorkspace w = tile_workspace(units, p.D, item.shortage);
+    int64_t* base = static_cast<int64_t*>(scratch(Slot::kPackB, 8 * static_cast<int64_t>(g.S), item.shortage));
+    if (w.dq == nullptr || base == nullptr) return false;
+    int64_t key_blocks = 0;
+    for (int32_t s = item.trees.head[item.tree]; s >= 0; s = item.trees.next[s]) {
+      base[s] = key_blocks;
+      key_blocks += own_blocks(g, s);
+    }
+    bf16* packed = static_cast<bf16*>(scratch(Slot::kPackA, key_blocks * size * sizeof(bf16), item.shortage));
+    if (packed == nullptr) return false;
+    pack_tree(p, item.trees, item.tree, item.kv_head, base, packed);
+    item.blocks([&](int32_t s, int64_t begin, int64_t tokens, int64_t own_place, int64_t prefix_place) {
+      const auto key_block = [&](int64_t key) {
+        const bf16* k = packed + block_place(g, base, s, key) * size;
+        return KeyBlock{k, k + kKeys * p.D, k + 2 * kKeys * p.D};
+      };
+      backward_on_tiles({p, s, begin, tokens, item.kv_head, own_place, prefix_place}, w, key_block, dk, dv);
+    });
+    return true;
+  });
+}
+
+#endif
 
 }  // namespace
 
@@ -230,7 +253,10 @@ namespace WESTWIND_ISA {
 Status attention_backward(const AttentionBackwardParams& p) {
   const Status checked = check_attention("attention_backward", p.segments, -1, p.T, p.Hq, p.Hkv, p.D);
   if (!checked.ok) return checked;
-  return p.dtype == DType::kBf16 ? backward<bf16>(p) : backward<float>(p);
+#ifdef WESTWIND_ISA_amx
+  if (p.dtype == DType::kBf16 && fits_tiles(p.D, p.scale)) return backward_by_tiles(p);
+#endif
+  return p.dtype == DType::kBf16 ? backward_by_registers<bf16>(p) : backward_by_registers<float>(p);
 }
 
 }  // namespace WESTWIND_ISA
