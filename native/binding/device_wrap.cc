@@ -143,7 +143,9 @@ Napi::Value DeviceWrap::Empty(const Napi::CallbackInfo& info) {
   }
   const DType type = static_cast<DType>(dtype);
   const int64_t count = static_cast<int64_t>(numel);
-  auto storage = Storage::create(device, count * size_of(type), static_cast<Tag>(tag));
+  std::string fault;
+  auto storage = Storage::create(device, count * size_of(type), static_cast<Tag>(tag), &fault);
+  if (!fault.empty()) throw Napi::Error::New(env, fault);
   if (!storage) {
     throw Napi::RangeError::New(env, device->allocator.out_of_memory(count * size_of(type), static_cast<Tag>(tag)));
   }
@@ -234,7 +236,7 @@ Napi::Value DeviceWrap::EndTiming(const Napi::CallbackInfo& info) {
 Napi::Value DeviceWrap::Stats(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!device) throw Napi::Error::New(env, "the device is disposed");
-  const MemoryStats& stats = device->allocator.stats();
+  const MemoryStats stats = device->allocator.stats();
   auto out = Napi::Object::New(env), live = Napi::Object::New(env), peak = Napi::Object::New(env);
   for (int i = 0; i < kTags; ++i) {
     live.Set(name_of(static_cast<Tag>(i)), static_cast<double>(stats.live[i]));

@@ -42,17 +42,20 @@ class CpuBackend final : public Backend {
 
   Facts facts() const override { return {name_of(isa_), threads_, ""}; }
 
-  void* allocate(int64_t bytes) override {
+  Status allocate(int64_t bytes, void** out) override {
+    *out = nullptr;
 #ifdef WESTWIND_SANITIZE
-    return malloc(static_cast<size_t>(bytes));  // bounds to the byte
+    *out = malloc(static_cast<size_t>(bytes));  // bounds to the byte
+    return {};
 #endif
     void* memory =
         mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return nullptr;
+    if (memory == MAP_FAILED) return {};
 #ifdef MADV_HUGEPAGE
     if (bytes >= (int64_t{4} << 20)) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
 #endif
-    return memory;
+    *out = memory;
+    return {};
   }
   void release(void* memory, int64_t bytes) override {
 #ifdef WESTWIND_SANITIZE

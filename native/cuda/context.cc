@@ -127,13 +127,17 @@ Context::~Context() {
   driver_.cuDevicePrimaryCtxRelease(device_);
 }
 
-void* Context::allocate(int64_t bytes) {
+Status Context::allocate(int64_t bytes, void** out) {
   driver_.cuCtxPushCurrent(context_);
   CUdeviceptr memory = 0;
   const CUresult result = driver_.cuMemAlloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
   CUcontext popped = nullptr;
   driver_.cuCtxPopCurrent(&popped);
-  return result == CUDA_SUCCESS ? reinterpret_cast<void*>(memory) : nullptr;
+  *out = result == CUDA_SUCCESS ? reinterpret_cast<void*>(memory) : nullptr;
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) return {};
+  Status status = check(driver_, result, "memory of the GPU");
+  status.late = is_lasting(result);
+  return status;
 }
 
 void Context::release(void* memory) {
@@ -146,7 +150,7 @@ void Context::release(void* memory) {
 Status Context::told(CUresult result, const char* what) {
   Status status = check(driver_, result, what);
   // What a kernel did wrong shows at whatever call comes next.
-  status.late = !status.ok && !sync_;
+  status.late = is_lasting(result) && !sync_;
   return status;
 }
 
@@ -184,7 +188,14 @@ Status Context::workspace_of(int64_t bytes, void** out, Slot slot) {
     }
     const int64_t size = (bytes + kWorkspaceUnit - 1) / kWorkspaceUnit * kWorkspaceUnit;
     CUdeviceptr memory = 0;
-    const CUresult result = driver_.cuMemAlloc(&memory, static_cast<size_t>(size));
+    CUresult result = driver_.cuMemAlloc(&memory, static_cast<size_t>(size));
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && make_room_) {
+      // Kernels may still use what is given back.
+      const Status status = told(driver_.cuStreamSynchronize(stream_), "working memory");
+      if (!status.ok) return status;
+      make_room_();
+      result = driver_.cuMemAlloc(&memory, static_cast<size_t>(size));
+    }
     if (result == CUDA_ERROR_OUT_OF_MEMORY) return no_room(size);
     const Status status = told(result, "working memory");
     if (!status.ok) return status;

@@ -45,8 +45,8 @@ class Context {
   CUstream stream() const { return stream_; }
   void make_current() { driver_.cuCtxSetCurrent(context_); }
 
-  // From any thread.
-  void* allocate(int64_t bytes);
+  // From any thread. Null where there is no room; what a kernel did wrong before may show here too.
+  Status allocate(int64_t bytes, void** out);
   void release(void* memory);
 
   // Enqueues a kernel. Each argument is passed as it is: by layout, so it must be the struct or scalar the kernel has.
@@ -59,8 +59,9 @@ class Context {
   }
 
   // Working memory for the op at hand: valid until the next op asks, which the stream runs later. An op that calls
-  // other ops takes kOuter, which those it calls leave alone. Where there is no room the status says what there is; the
-  // device can still be used.
+  // other ops takes kOuter, which those it calls leave alone. Where there is no room, even after `make_room`, the
+  // status says what there is; the device can still be used.
+  void on_no_room(std::function<void()> make_room) { make_room_ = std::move(make_room); }
   enum class Slot { kOp, kOuter };
   template <class T>
   Status workspace(int64_t bytes, T** out, Slot slot = Slot::kOp) {
@@ -135,6 +136,7 @@ class Context {
   int64_t slot_bytes_[2] = {};
   std::atomic<int64_t> workspace_bytes_{0};
   int64_t workspace_moves_ = 0;  // times that working memory got another place
+  std::function<void()> make_room_;
   Fault* fault_ = nullptr;       // on the device
   Fault* host_fault_ = nullptr;  // pinned
   // What fault numbers mean, which are places here from 1: those that graphs hold, for good, then those of the kernels

@@ -16,10 +16,11 @@ class CudaBackend final : public Backend {
   }
 
   void start_stream_thread() override { context_->make_current(); }
-  void* allocate(int64_t bytes) override { return context_->allocate(bytes); }
+  Status allocate(int64_t bytes, void** out) override { return context_->allocate(bytes, out); }
   void release(void* memory, int64_t) override { context_->release(memory); }
   int64_t capacity() const override { return context_->facts().memory_bytes; }
   int64_t workspace_bytes() const override { return context_->workspace_bytes(); }
+  void on_no_room(std::function<void()> make_room) override { context_->on_no_room(std::move(make_room)); }
   Facts facts() const override {
     const DeviceFacts& f = context_->facts();
     return {"sm_" + std::to_string(f.arch), f.sms, f.name};

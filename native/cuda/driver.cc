@@ -66,6 +66,9 @@ std::string words(const Driver& driver, CUresult result) {
     case CUDA_ERROR_ILLEGAL_ADDRESS:
       text = "illegal memory access";
       break;
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+      text = "the GPU's memory is damaged, see nvidia-smi -q -d ECC";
+      break;
     case CUDA_ERROR_NO_BINARY_FOR_GPU:
       text = "the addon has no kernel image for this GPU";
       break;
@@ -76,6 +79,29 @@ std::string words(const Driver& driver, CUresult result) {
       break;
   }
   return std::string(text != nullptr ? text : "error") + " (" + name + ")";
+}
+
+bool is_lasting(CUresult result) {
+  switch (result) {
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_NVLINK_UNCORRECTABLE:
+    case CUDA_ERROR_CONTAINED:
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_HARDWARE_STACK_ERROR:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+    case CUDA_ERROR_INVALID_PC:
+    case CUDA_ERROR_LAUNCH_FAILED:
+    case CUDA_ERROR_EXTERNAL_DEVICE:
+    case CUDA_ERROR_UNKNOWN:
+      return true;
+    default:
+      return false;
+  }
 }
 
 Status check(const Driver& driver, CUresult result, const char* what) {

@@ -40,6 +40,9 @@ const Driver* find_driver(std::string* why);
 // "out of memory (CUDA_ERROR_OUT_OF_MEMORY)", in words of ours where the driver's say too little.
 std::string words(const Driver& driver, CUresult result);
 
+// Whether every later call of the process on that GPU fails too.
+bool is_lasting(CUresult result);
+
 // Turns a result into a Status; `what` says what was being done.
 Status check(const Driver& driver, CUresult result, const char* what);
 

@@ -72,11 +72,13 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual Facts facts() const = 0;
-  virtual void start_stream_thread() = 0;     // called once, on the stream thread, before any op
-  virtual void* allocate(int64_t bytes) = 0;  // null: out of memory
+  virtual void start_stream_thread() = 0;                  // called once, on the stream thread, before any op
+  virtual Status allocate(int64_t bytes, void** out) = 0;  // null: no room; another failure is a broken device
   virtual void release(void* memory, int64_t bytes) = 0;
   virtual int64_t capacity() const = 0;         // bytes the device has in all
   virtual int64_t workspace_bytes() const = 0;  // working memory of the ops, beside what allocate() gave
+  // What an op calls, on the stream thread, when its working memory finds no room, before it tries once more.
+  virtual void on_no_room(std::function<void()>) {}
   virtual Status copy_in(void* to, const void* host, int64_t bytes) = 0;
   virtual Status copy_out(void* host, const void* from, int64_t bytes) = 0;
   virtual Status wait() = 0;  // until all enqueued work of the device is done

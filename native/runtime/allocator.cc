@@ -22,30 +22,35 @@ const char* name_of(Tag tag) {
 
 Allocator::~Allocator() {
   for (auto& [memory, block] : blocks_) delete block;
-  for (auto& [id, segment] : segments_) backend_.release(segment.first, segment.second);
+  for (auto& [id, segment] : segments_) backend_.release(segment.memory, segment.size);
 }
 
-Block* Allocator::new_segment(int64_t bytes) {
+Status Allocator::new_segment(int64_t bytes, Block** out) {
   const int64_t size = std::max(round_up(bytes, kPage), kSegment);
-  if (stats_.reserved_bytes + size > backend_.capacity()) return nullptr;
-  void* memory = backend_.allocate(size);
-  if (memory == nullptr) return nullptr;
+  if (stats_.reserved_bytes + size > backend_.capacity()) return {};
+  void* memory = nullptr;
+  const Status status = backend_.allocate(size, &memory);
+  if (memory == nullptr) return status;
   ++stats_.device_allocations;
   stats_.reserved_bytes += size;
   auto* block = new Block{static_cast<char*>(memory), size, next_segment_, false, Tag::kWorkspace};
   segments_[next_segment_++] = {block->memory, size};
   blocks_[block->memory] = block;
   free_.insert(block);
-  return block;
+  *out = block;
+  return {};
 }
 
-Block* Allocator::take(int64_t bytes, Tag tag) {
+Status Allocator::take(int64_t bytes, Tag tag, Block** out) {
+  const std::lock_guard lock(mutex_);
+  *out = nullptr;
   const int64_t size = round_up(std::max<int64_t>(bytes, 1), kAlign);
   Block key{nullptr, size, 0, false, tag};
   auto found = free_.lower_bound(&key);
   if (found == free_.end()) {
-    Block* fresh = new_segment(size);
-    if (fresh == nullptr) return nullptr;
+    Block* fresh = nullptr;
+    const Status status = new_segment(size, &fresh);
+    if (fresh == nullptr) return status;
     found = free_.find(fresh);
   }
   Block* block = *found;
@@ -59,10 +64,13 @@ Block* Allocator::take(int64_t bytes, Tag tag) {
   block->used = true;
   block->tag = tag;
   count(*block, 1);
-  return block;
+  *out = block;
+  return {};
 }
 
-void Allocator::give_back(Block* block) {
+void Allocator::give_back(Block* block, int64_t jobs) {
+  const std::lock_guard lock(mutex_);
+  segments_.at(block->segment).users = jobs;
   count(*block, -1);
   block->used = false;
   const auto here = blocks_.find(block->memory);
@@ -86,11 +94,12 @@ void Allocator::give_back(Block* block) {
   free_.insert(block);
 }
 
-void Allocator::trim() {
+void Allocator::trim(int64_t done) {
+  const std::lock_guard lock(mutex_);
   for (auto it = free_.begin(); it != free_.end();) {
     Block* block = *it;
     const auto segment = segments_.find(block->segment);
-    if (block->size != segment->second.second) {
+    if (block->size != segment->second.size || segment->second.users > done) {
       ++it;
       continue;
     }
@@ -112,12 +121,19 @@ void Allocator::count(const Block& block, int sign) {
   stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.live_bytes);
 }
 
+MemoryStats Allocator::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
 void Allocator::reset_peak() {
+  const std::lock_guard lock(mutex_);
   stats_.peak = stats_.live;
   stats_.peak_bytes = stats_.live_bytes;
 }
 
 std::string Allocator::out_of_memory(int64_t bytes, Tag tag) const {
+  const std::lock_guard lock(mutex_);
   std::string text = "no room for " + megabytes(bytes) + " of " + name_of(tag) + ": the device has " +
                      megabytes(backend_.capacity()) + ", in use " + megabytes(stats_.live_bytes) + " (";
   for (int i = 0; i < kTags; ++i) {

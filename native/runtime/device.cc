@@ -15,24 +15,26 @@ bool memory_of_its_own() {
 
 }  // namespace
 
-std::shared_ptr<Storage> Storage::create(const std::shared_ptr<Device>& device, int64_t bytes, Tag tag) {
-  Block* block = device->allocator.take(bytes, tag);
-  if (block == nullptr) {
-    device->stream.drain();
-    device->allocator.trim();
-    block = device->allocator.take(bytes, tag);
-    if (block == nullptr) return nullptr;
+std::shared_ptr<Storage> Storage::create(const std::shared_ptr<Device>& device, int64_t bytes, Tag tag,
+                                         std::string* fault) {
+  Allocator& allocator = device->allocator;
+  Stream& stream = device->stream;
+  Block* block = nullptr;
+  Status status = allocator.take(bytes, tag, &block);
+  if (status.ok && block == nullptr) {
+    stream.drain();
+    allocator.trim(stream.enqueued());
+    status = allocator.take(bytes, tag, &block);
   }
-  char* data = block->memory;
   const bool own = memory_of_its_own();
-  if (own) {
-    data = static_cast<char*>(device->backend->allocate(bytes > 0 ? bytes : 1));
-    if (data == nullptr) {
-      device->allocator.give_back(block);
-      return nullptr;
-    }
+  void* data = block != nullptr ? block->memory : nullptr;
+  if (block != nullptr && own) {
+    status = device->backend->allocate(bytes > 0 ? bytes : 1, &data);
+    if (data == nullptr) allocator.give_back(block, stream.enqueued());
   }
-  return std::shared_ptr<Storage>(new Storage(device, block, data, own ? bytes : -1));
+  if (!status.ok) *fault = stream.tell({"allocation", {{"bytes", bytes}}}, status);
+  if (data == nullptr) return nullptr;
+  return std::shared_ptr<Storage>(new Storage(device, block, static_cast<char*>(data), own ? bytes : -1));
 }
 
 Storage::~Storage() {
@@ -40,7 +42,7 @@ Storage::~Storage() {
     device->stream.enqueue_always(
         [data = data_, bytes = own_bytes_](Backend& backend) { backend.release(data, bytes > 0 ? bytes : 1); });
   }
-  device->allocator.give_back(block_);
+  device->allocator.give_back(block_, device->stream.enqueued());
 }
 
 }  // namespace westwind

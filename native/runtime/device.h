@@ -11,7 +11,9 @@ namespace westwind {
 
 class Device {
  public:
-  explicit Device(std::unique_ptr<Backend> made) : backend(std::move(made)), allocator(*backend), stream(*backend) {}
+  explicit Device(std::unique_ptr<Backend> made) : backend(std::move(made)), allocator(*backend), stream(*backend) {
+    backend->on_no_room([this] { allocator.trim(stream.done()); });
+  }
 
   const std::unique_ptr<Backend> backend;
   Allocator allocator;
@@ -23,8 +25,9 @@ class Device {
 // Device memory, given back when the last tensor over it is disposed.
 class Storage {
  public:
-  // Null when the device is out of memory.
-  static std::shared_ptr<Storage> create(const std::shared_ptr<Device>& device, int64_t bytes, Tag tag);
+  // Null when the device is out of memory; or when it is broken, which `fault` tells then.
+  static std::shared_ptr<Storage> create(const std::shared_ptr<Device>& device, int64_t bytes, Tag tag,
+                                         std::string* fault);
   ~Storage();
 
   const std::shared_ptr<Device> device;

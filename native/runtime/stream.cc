@@ -34,6 +34,7 @@ void Stream::push(Job job) {
   {
     std::lock_guard lock(mutex_);
     if (timing_ && job.work) job.enqueued = since_start();
+    job.number = enqueued_++;
     jobs_.push_back(std::move(job));
   }
   wake_.notify_one();
@@ -68,15 +69,22 @@ void Stream::drain() {
 
 // What went wrong, and where as far as it is known.
 std::string Stream::told(const JobLabel& label, const Status& status) const {
-  if (!status.late || unproven_.empty()) return label.text() + ": " + status.message;
+  if (!status.late) return label.text() + ": " + status.message;
+  const std::string seen = std::string(status.message) + ", seen at " + label.text();
+  if (unproven_.empty()) return seen + "; the device cannot be used any more in this process.";
   const size_t first = unproven_.size() > kTold ? unproven_.size() - kTold : 0;
   std::string after = first > 0 ? "…" : "";
   for (size_t i = first; i < unproven_.size(); ++i) {
     if (!after.empty()) after += ", ";
     after += unproven_[i].text();
   }
-  return std::string(status.message) + ", seen at " + label.text() + " after " + after +
+  return seen + " after " + after +
          ". WESTWIND_SYNC=1 shows which; the device cannot be used any more in this process.";
+}
+
+std::string Stream::tell(const JobLabel& label, const Status& status) {
+  drain();
+  return error_.empty() ? told(label, status) : label.text() + ": " + status.message + ", after " + error_;
 }
 
 void Stream::start_timing() {
@@ -132,6 +140,7 @@ void Stream::run() {
       job = std::move(jobs_.front());
       jobs_.pop_front();
       busy_ = true;
+      running_ = job.number;
     }
     const int64_t begin = job.enqueued < 0 ? 0 : since_start();
     const int64_t enqueued = job.enqueued;

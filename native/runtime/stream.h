@@ -54,6 +54,11 @@ class Stream {
   std::vector<TimedJob> end_timing();
   // Blocks the caller until the stream is idle; errors stay kept.
   void drain();
+  // What to say of a failure that the enqueuing thread met, which what ran before may have caused. Waits as drain()
+  // does.
+  std::string tell(const JobLabel& label, const Status& status);
+  int64_t enqueued() const { return enqueued_; }  // jobs, so far; of the thread that enqueues
+  int64_t done() const { return running_; }       // jobs that ran before the one at hand; of the stream thread
 
  private:
   struct Job {
@@ -62,6 +67,7 @@ class Stream {
     std::function<void(const std::string&)> done;
     std::function<void(Backend&)> always;
     int64_t enqueued = -1;  // not timed
+    int64_t number = 0;
   };
   void push(Job job);
   void run();
@@ -71,6 +77,7 @@ class Stream {
 
   Backend& backend_;
   std::shared_ptr<Recording> recording_;  // of the thread that enqueues
+  int64_t enqueued_ = 0;                  // likewise
   std::mutex mutex_;
   std::condition_variable wake_, idle_;
   std::deque<Job> jobs_;
@@ -79,6 +86,7 @@ class Stream {
   std::chrono::steady_clock::time_point timing_start_;
   std::vector<TimedJob> timed_;
   // Of the stream thread alone:
+  int64_t running_ = 0;  // number of the job at hand
   std::string error_;
   std::vector<JobLabel> unproven_;  // ran since the device last said that all was well
   std::thread thread_;

@@ -55,8 +55,10 @@ export class Device {
     try {
       return handle.empty(dtypeCode[dtype], numel, memoryTags.indexOf(tag))
     } catch (cause) {
+      const error = deviceError(this.name, cause)
+      if (error.code !== 'ERR_OUT_OF_MEMORY') throw error
       throw new WestwindError(
-        'ERR_OUT_OF_MEMORY',
+        error.code,
         `${this.name}: ${numel} elements of ${dtype} (${numel * dtypeBytes[dtype]} bytes): ` +
           `${reason(cause)}. Use a smaller batch or max_length, gradient_checkpointing, or a smaller model.`,
         { cause },

@@ -77,6 +77,20 @@ describe.runIf(gpus.length > 0)('a GPU', () => {
     },
   )
 
+  it.runIf(gpus[0]?.name.startsWith('ptxsim'))(
+    'gives back cached memory where working memory has no room, but none that the op itself reads',
+    async () => {
+      const run = promisify(execFile)
+      const file = fixturePath('cuda-cached.mjs')
+      const { stdout } = await run(process.execPath, [file, join(process.cwd(), 'dist/index.js')], {
+        env: { ...process.env, PTXSIM_MEM_GB: '1', WESTWIND_MEMCHECK: '0' },
+      })
+      const [own, free] = stdout.trim().split('\n')
+      expect(own).toMatch(/^cuda:0: linear_logps \[.*\]: no room for 32 MiB of working memory: /)
+      expect(free).toBe(`${(-Math.log(2 ** 17)).toFixed(4)} and 64 MiB held`)
+    },
+  )
+
   it('tells a wrong row number at the next wait, does nothing after it, and goes on', async () => {
     using _scope = scope()
     using on = openCuda()

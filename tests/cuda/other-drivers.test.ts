@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, describe, expect, it } from 'vitest'
 import { native } from '../../src/native/addon.js'
+import { fixturePath } from '../support/fixtures.js'
 
 // Drivers that this machine has not, as libraries of empty functions under the names that the addon looks for.
 const root = resolve(import.meta.dirname, '../..')
@@ -48,6 +49,72 @@ async function refusal(folder: string): Promise<string> {
   )
   return failed.stderr.trim()
 }
+
+/** A GPU of which the driver gives memory twice, for the addon's own use and for tensors; then `result`. */
+function givingTwice(result: number, name: string, text: string) {
+  return driver({
+    ...version(13000),
+    cuDeviceGetCount: '(int* n) { *n = 1; return 0; }',
+    cuDeviceGetAttribute: '(int* v, int which, int d) { *v = which == 75 ? 8 : 1; return 0; }',
+    cuDeviceTotalMem_v2: '(unsigned long* n, int d) { *n = 1ul << 30; return 0; }',
+    cuMemAllocHost_v2:
+      '(void** p, unsigned long n) { *p = __builtin_calloc(1, n); return *p ? 0 : 2; }',
+    cuMemAlloc_v2: `(void** p, unsigned long n) {
+      static int given;
+      if (given++ >= 2) return ${result};
+      *p = __builtin_malloc(n);
+      return 0;
+    }`,
+    cuGetErrorName: `(int e, char** p) { *p = "${name}"; return 0; }`,
+    cuGetErrorString: `(int e, char** p) { *p = "${text}"; return 0; }`,
+  })
+}
+
+/** What a program is told that asks for more, first with ops behind it, then with none since the last wait. */
+async function told(folder: string, settings: Record<string, string> = {}): Promise<string[]> {
+  const file = fixturePath('cuda-broken.mjs')
+  const env = { ...process.env, WESTWIND_MEMCHECK: '0', LD_LIBRARY_PATH: folder, ...settings }
+  const args = [file, join(root, 'dist/index.js')]
+  const { stdout } = await promisify(execFile)(process.execPath, args, { env })
+  return stdout.trim().split('\n')
+}
+
+describe.runIf(able)('memory that the driver does not give:', () => {
+  const asked = 'seen at allocation [bytes=134217728]'
+  const broken = 'the device cannot be used any more in this process.'
+
+  it('for want of room, is told as that', async () => {
+    const [first, second] = await told(givingTwice(2, 'CUDA_ERROR_OUT_OF_MEMORY', 'out of memory'))
+    expect(first).toMatch(/^ERR_OUT_OF_MEMORY cuda:0: .*: no room for 128 MiB of activations: /)
+    expect(second).toBe(first)
+  })
+
+  it.each([
+    [700, 'CUDA_ERROR_ILLEGAL_ADDRESS', 'illegal memory access'],
+    [719, 'CUDA_ERROR_LAUNCH_FAILED', 'unspecified launch failure'],
+    [214, 'CUDA_ERROR_ECC_UNCORRECTABLE', "the GPU's memory is damaged, see nvidia-smi -q -d ECC"],
+  ])(
+    'after a fault (%i, %s), names the fault, the ops before it, and that it is over',
+    async (code, name, words) => {
+      const [first, second] = await told(givingTwice(code, name, words))
+      const fault = `ERR_DEVICE cuda:0: memory of the GPU: ${words} (${name}), ${asked}`
+      expect(first).toBe(
+        `${fault} after fill [n=4], scale [n=4]. WESTWIND_SYNC=1 shows which; ${broken}`,
+      )
+      expect(second).toBe(`${fault}; ${broken}`)
+    },
+  )
+
+  it('for another reason, names it and leaves the device', async () => {
+    const [first, second] = await told(
+      givingTwice(801, 'CUDA_ERROR_NOT_SUPPORTED', 'not supported'),
+    )
+    expect(first).toBe(
+      'ERR_DEVICE cuda:0: allocation [bytes=134217728]: memory of the GPU: not supported (CUDA_ERROR_NOT_SUPPORTED)',
+    )
+    expect(second).toBe(first)
+  })
+})
 
 describe.runIf(able)('a driver that cannot be used is refused in one sentence:', () => {
   it('one of an older CUDA, with both versions', async () => {
