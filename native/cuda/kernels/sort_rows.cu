@@ -29,19 +29,24 @@ __device__ __forceinline__ int64_t count_below(const RowKey* keys, int64_t n, Ro
 extern "C" __global__ void __launch_bounds__(kSortTile / 2) sort_rows(const __grid_constant__ SortRowsLaunch p) {
   __shared__ RowKey keys[kSortTile];
   const int64_t begin = blockIdx.x * int64_t{kSortTile};
+  const int threads = static_cast<int>(blockDim.x);  // a power of two, at least half of the keys
   const int n = p.n - begin < kSortTile ? static_cast<int>(p.n - begin) : kSortTile;
-  for (int i = threadIdx.x; i < kSortTile; i += kSortTile / 2)
+  for (int i = threadIdx.x; i < 2 * threads; i += threads)
     keys[i] = i < n ? static_cast<RowKey>(p.rows[begin + i]) << 32 | (begin + i) : kLast;
   for (int size = 2; size < 2 * n; size *= 2) {
     for (int stride = size / 2; stride > 0; stride /= 2) {
-      __syncthreads();
+      if (size == 2 || stride >= 32) {
+        __syncthreads();
+      } else {
+        __syncwarp();  // this pass and the one before stay in the 64 keys of a warp
+      }
       const int low = 2 * threadIdx.x - (threadIdx.x & (stride - 1));
       const RowKey a = keys[low], b = keys[low + stride];
       if ((a > b) == ((low & size) == 0)) keys[low] = b, keys[low + stride] = a;
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < n; i += kSortTile / 2) p.keys[begin + i] = keys[i];
+  for (int i = threadIdx.x; i < n; i += threads) p.keys[begin + i] = keys[i];
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) merge_rows(const __grid_constant__ MergeRowsLaunch p) {

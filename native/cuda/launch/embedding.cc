@@ -1,5 +1,7 @@
 #include "params/embedding.h"
 
+#include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "names.h"
@@ -8,17 +10,26 @@
 namespace westwind::cuda {
 namespace {
 
-constexpr int64_t kAddColumns = 512;  // of one block
+constexpr int64_t kAddThreads = 128, kColumns = 4;  // columns of one thread of a sum
 constexpr int64_t kMostRows = int64_t{1} << 31;
 
 unsigned blocks(int64_t n, int64_t each) { return static_cast<unsigned>((n + each - 1) / each); }
 
 constexpr const char *kSort = "sort_rows", *kMerge = "merge_rows", *kStarts = "scatter_add_rows_starts";
 
+unsigned add_threads(int64_t C) {
+  return static_cast<unsigned>(std::min(kAddThreads, (C + 32 * kColumns - 1) / (32 * kColumns) * 32));
+}
+
+// As many as a tile of n keys has pairs, by warps.
+unsigned sort_threads(int64_t n) {
+  return static_cast<unsigned>(std::bit_ceil(static_cast<uint64_t>(std::clamp<int64_t>(n, 64, kSortTile)))) / 2;
+}
+
 // Enqueues the sorting of n >= 1 row numbers in `memory`, room for 2·n keys; *keys: where the sorted ones will be.
 Status sort_rows(Context& context, const int32_t* rows, int64_t n, RowKey* memory, const RowKey** keys) {
   RowKey *from = memory, *to = memory + n;
-  Status status = context.launch(kSort, {{blocks(n, kSortTile)}, kSortTile / 2}, SortRowsLaunch{rows, from, n});
+  Status status = context.launch(kSort, {{blocks(n, kSortTile)}, sort_threads(n)}, SortRowsLaunch{rows, from, n});
   for (int64_t run = kSortTile; status.ok && run < n; run *= 2) {
     status = context.launch(kMerge, {{blocks(n, 256)}, 256}, MergeRowsLaunch{from, to, n, run});
     std::swap(from, to);
@@ -52,7 +63,7 @@ Status embedding_backward(Context& context, const EmbeddingBackwardParams& p) {
   status = sort_rows(context, p.ids, p.T, memory, &launch.keys);
   if (!status.ok) return status;
   return context.launch(kernel_of("embedding_backward", p.dtype),
-                        {{static_cast<unsigned>(p.T), blocks(p.C, kAddColumns)}, 128}, launch);
+                        {{static_cast<unsigned>(p.T), blocks(p.C, kAddThreads * kColumns)}, add_threads(p.C)}, launch);
 }
 
 Status scatter_add_rows(Context& context, const ScatterAddRowsParams& p) {
@@ -69,7 +80,7 @@ Status scatter_add_rows(Context& context, const ScatterAddRowsParams& p) {
   if (status.ok) status = context.launch(kStarts, {{blocks(p.R, 256)}, 256}, launch);
   if (!status.ok) return status;
   return context.launch(kernel_of("scatter_add_rows", p.dtype),
-                        {{static_cast<unsigned>(p.R), blocks(p.C, kAddColumns)}, 128}, launch);
+                        {{static_cast<unsigned>(p.R), blocks(p.C, kAddThreads * kColumns)}, add_threads(p.C)}, launch);
 }
 
 }  // namespace westwind::cuda
