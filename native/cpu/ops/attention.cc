@@ -1,5 +1,6 @@
-// attention: blocks of queries of one KV head, in parallel; each goes over the key blocks it sees
-// (attention_rows.h). Limited by multiply-adds: 4·D per query head and visible key. Contract: ops/attention.h
+// attention: blocks of queries of one KV head, in parallel; each goes over the key blocks it sees (attention_rows.h, on
+// tiles attention_tiles_rows.h). Limited by multiply-adds: 4·D per query head and visible key. Contract:
+// ops/attention.h
 #include "../ops.h"
 #include "../parallel.h"
 #include "attention_rows.h"

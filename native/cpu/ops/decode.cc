@@ -1,6 +1,6 @@
 // kv_append, kv_gather and decode_attention: new tokens over a cache of keys and values. The order of keys and the
-// arithmetic are those of attention (attention_rows.h): in f32 a generated token gets the bits that the whole
-// sequence would give it. One new token per slot is limited by reading K and V, once for all query heads of a
+// arithmetic are those of attention (attention_rows.h, attention_tiles_rows.h): a generated token gets the bits that
+// the whole sequence would give it. One new token per slot is limited by reading K and V, once for all query heads of a
 // KV head. Contract: ops/decode.h
 #include "ops/decode.h"
 

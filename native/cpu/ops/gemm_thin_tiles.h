@@ -7,6 +7,7 @@
 namespace westwind {
 namespace {
 
+constexpr int64_t kFewRows = 8;
 constexpr int64_t kThinLines = 512;         // columns of B in a task, at most
 constexpr int64_t kWorthReading = 1 << 17;  // values of B; fewer are read before other threads wake
 constexpr int64_t kAhead = 8;  // steps of k: 16 KB on their way, past the cache whose sets the strides share
@@ -86,11 +87,34 @@ void multiply_columns(const GemmParams& p, const bf16* rows, int64_t begin, int6
   }
 }
 
+// At most kFewRows rows that are contiguous along k as the first tiles of a panel: pair by pair takes less than a
+// transpose of mostly zeros: 16 stores a row and step of k, against 128 shuffles.
+void pack_few(const GemmParams& p, bf16* rows) {
+  for (int64_t k = 0; k < p.K; k += kTileDepth, rows += kPanelStep) {
+    memset(rows, 0, kTileSize);
+    for (int64_t m = 0; m < p.M; ++m) {
+      const bf16* from = static_cast<const bf16*>(p.a) + m * p.lda + k;
+      bf16 line[kTileDepth] = {};
+      if (k + kTileDepth <= p.K) {
+        memcpy(line, from, sizeof line);
+      } else {
+        memcpy(line, from, static_cast<size_t>(p.K - k) * sizeof(bf16));
+      }
+      for (int64_t pair = 0; pair < kTilePairs; ++pair)
+        memcpy(rows + pair * kTileDepth + 2 * m, line + 2 * pair, 2 * sizeof(bf16));
+    }
+  }
+}
+
 Status multiply_thin(const GemmParams& p) {
   Shortage shortage;
   bf16* rows = static_cast<bf16*>(scratch(Slot::kPackA, 2 * kPanelLines * padded_depth(p.K), shortage));
   if (rows == nullptr) return shortage.status();
-  pack_panels<Role::kSecond>({p.a, p.lda, p.M, true, !p.trans_a}, 0, 1, 0, p.K, rows);
+  if (p.M <= kFewRows && !p.trans_a) {
+    pack_few(p, rows);
+  } else {
+    pack_panels<Role::kSecond>({p.a, p.lda, p.M, true, !p.trans_a}, 0, 1, 0, p.K, rows);
+  }
   const bool parallel = p.N * p.K >= kWorthReading;
   const int64_t wanted = pieces_of(pieces_of(p.N, 8 * threads()), kPanelLines) * kPanelLines;
   const int64_t lines = parallel ? least(wanted, kThinLines) : p.N;

@@ -16,12 +16,12 @@ namespace {
 constexpr int64_t kBlockDepth = 256;
 constexpr int64_t kBlockRows = 512;
 constexpr int64_t kBlockColumns = 256;
-constexpr int64_t kLeastColumns = 128;  // of a task: reading A again from the last level costs 1 byte per 2 · columns
-constexpr int64_t kLeastRows = 256;     // of a task: its B is packed for that many
-constexpr int64_t kSumDepth = 8192;     // part of the result's bits
+constexpr int64_t kLeastColumns = 128;      // of a task: reading A again costs 1 byte per `columns` operations
+constexpr int64_t kLeastRows = 256;         // of a task: its B is packed for that many
+constexpr int64_t kSumDepth = 8192;         // part of the result's bits
 constexpr int64_t kPackedValues = 8 << 20;  // of A, 16 MB
 constexpr int64_t kSharedRows = 2048;       // so many rows of A are packed at least, to pack B seldom
-constexpr int64_t kWorthTasks = 1 << 22;    // multiply-adds; fewer take less time than waking the threads
+constexpr int64_t kWorthTasks = 1 << 22;    // multiply-adds of whole panels; fewer take less time than waking threads
 
 // sums (+)= a · b over `steps` of k, for the tiles that have lines: kI of A's panel, kJ of B's.
 template <int kI, int kJ>
@@ -166,7 +166,7 @@ int64_t columns_of_task(int64_t N, int64_t threads) {
 
 // Any shape: blocks of packed A, and tasks over them.
 Status multiply_blocks(const GemmParams& p) {
-  const bool parallel = p.M * p.N * p.K >= kWorthTasks;
+  const bool parallel = pieces_of(p.M, kPanelLines) * kPanelLines * p.N * p.K >= kWorthTasks;
   const bool rounds = p.c_type == DType::kBf16;
   const int64_t max_depth = rounds ? p.K : least(p.K, kSumDepth);
   int64_t max_rows = kPackedValues / max_depth / kBlockRows * kBlockRows;
