@@ -8,7 +8,7 @@ namespace westwind {
 namespace {
 
 constexpr int kThinRows = kTileM < 6 ? kTileM : 6;  // more are faster by panels
-constexpr int64_t kAhead = 1024;                    // bytes of a line that are asked for before they are needed
+constexpr int64_t kBytesAhead = 1024;               // bytes of a line that are asked for before they are needed
 
 // acc[i][g] += over [0, k) of a[·][i] · the lines' values; a is a panel of kTileM rows. Two groups of lines at a time,
 // where the sums have registers: one chain of sums would wait for its own last term.
@@ -18,7 +18,7 @@ inline void multiply_lines(const float* a, const T* const (&line)[groups][kLanes
   for (; at + kStep<T> <= k; at += kStep<T>) {
     for (int g = 0; g < groups; ++g) {
       vf square[kLanes];
-      for (int i = 0; i < kLanes; ++i) __builtin_prefetch(reinterpret_cast<const char*>(line[g][i] + at) + kAhead);
+      for (int i = 0; i < kLanes; ++i) __builtin_prefetch(reinterpret_cast<const char*>(line[g][i] + at) + kBytesAhead);
       load_square(line[g], kLanes, at, square);
 #pragma GCC unroll 32
       for (int j = 0; j < kStep<T>; ++j) {
