@@ -8,7 +8,7 @@ import { dpoEvaluate, dpoGradients, type ReferencedPair } from './dpo-step.js'
 import type { TextInputs } from './inputs.js'
 import { progressOf } from './progress.js'
 import { checkReference, type ReferenceLogps, referenceLogps } from './reference.js'
-import { chunks, loadSplits } from './splits.js'
+import { chunked, loadSplits } from './splits.js'
 import {
   checkRunOptions,
   type RunOptions,
@@ -69,14 +69,15 @@ export async function dpoInputs(
       const pairs = items(visited.length, (at) => train.examples.at(visited[at]!)!)
       const reference = await score(pairs, `${train.hash} of ${visited.join()}`)
       const scored = withReference(pairs, reference)
-      const place = new Int32Array(train.examples.length) // of a unit among those visited
+      const place = new Int32Array(train.examples.length).fill(-1) // of a unit among those visited
       for (let at = 0; at < visited.length; at++) place[visited[at]!] = at
       referenced.train = items(place.length, (unit) => scored.at(place[unit]!)!)
       if (test) {
         referenced.test = withReference(test.examples, await score(test.examples, test.hash))
       }
       if (resumed) return
-      const indices = chunks(Math.min(pairs.length, config.perDeviceTrainBatchSize), 1).flat()
+      const few = Math.min(pairs.length, config.perDeviceTrainBatchSize)
+      const indices = Array.from({ length: few }, (_, i) => i)
       const delta = await checkReference(initial, pairs, reference, {
         indices,
         prefixSharing: config.prefixSharing,
@@ -94,7 +95,7 @@ export async function dpoInputs(
     evaluate: (model) =>
       dpoEvaluate(
         model,
-        chunks(referenced.test.length, config.perDeviceEvalBatchSize).map((indices) =>
+        chunked(referenced.test.length, config.perDeviceEvalBatchSize, (indices) =>
           groups(indices.map((i) => referenced.test.at(i)!)),
         ),
         stepOptions,

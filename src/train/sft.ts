@@ -7,7 +7,7 @@ import type { Recipe, SftConfig } from '../recipe/config.js'
 import { checkRecipe } from '../recipe/recipe.js'
 import type { TextInputs } from './inputs.js'
 import { sftEvaluate, sftGradients } from './sft-step.js'
-import { chunks, loadSplits } from './splits.js'
+import { chunked, loadSplits } from './splits.js'
 import {
   checkRunOptions,
   type RunOptions,
@@ -64,7 +64,7 @@ export async function sftInputs(
       const size = config.perDeviceEvalBatchSize
       return sftEvaluate(
         model,
-        chunks(testRows.length, size).map((indices) => microBatch(testRows, indices, size)),
+        chunked(testRows.length, size, (indices) => microBatch(testRows, indices, size)),
       )
     },
   }

@@ -61,9 +61,13 @@ async function keptSplits<Example>(
   return test && { train, test }
 }
 
-/** 0 … n−1 in runs of `size`. */
-export function chunks(n: number, size: number): number[][] {
-  return Array.from({ length: Math.ceil(n / size) }, (_, c) =>
-    Array.from({ length: Math.min(size, n - c * size) }, (_, i) => c * size + i),
-  )
+/** What `make` gives for 0 … n−1 in runs of `size`, one after the other as they are asked for. */
+export function* chunked<T>(
+  n: number,
+  size: number,
+  make: (indices: number[]) => T,
+): Generator<T, void> {
+  for (let start = 0; start < n; start += size) {
+    yield make(Array.from({ length: Math.min(size, n - start) }, (_, i) => start + i))
+  }
 }
