@@ -52,7 +52,7 @@ endif()
 set(CUDA_OUT ${CMAKE_BINARY_DIR}/cuda)
 file(MAKE_DIRECTORY ${CUDA_OUT})
 file(GLOB KERNEL_FILES CONFIGURE_DEPENDS ${WESTWIND_KERNELS}/*.cu)
-file(GLOB KERNEL_HEADERS CONFIGURE_DEPENDS ${WESTWIND_KERNELS}/common/*.cuh native/include/*.h native/include/ops/*.h
+file(GLOB KERNEL_HEADERS CONFIGURE_DEPENDS ${WESTWIND_KERNELS}/common/*.cuh native/include/dtype.h native/include/ops/*.h
                                            native/cuda/params/*.h)
 set(FATBINS "")
 set(PTX_FILES "")

@@ -23,14 +23,14 @@ std::shared_ptr<Storage> Storage::create(const std::shared_ptr<Device>& device, 
   Status status = allocator.take(bytes, tag, &block);
   if (status.ok && block == nullptr) {
     stream.drain();
-    allocator.trim(stream.enqueued());
+    allocator.trim(stream.jobs_enqueued());
     status = allocator.take(bytes, tag, &block);
   }
   const bool own = memory_of_its_own();
   void* data = block != nullptr ? block->memory : nullptr;
   if (block != nullptr && own) {
     status = device->backend->allocate(bytes > 0 ? bytes : 1, &data);
-    if (data == nullptr) allocator.give_back(block, stream.enqueued());
+    if (data == nullptr) allocator.give_back(block, stream.jobs_enqueued());
   }
   if (!status.ok) *fault = stream.tell({"allocation", {{"bytes", bytes}}}, status);
   if (data == nullptr) return nullptr;
@@ -42,7 +42,7 @@ Storage::~Storage() {
     device->stream.enqueue_always(
         [data = data_, bytes = own_bytes_](Backend& backend) { backend.release(data, bytes > 0 ? bytes : 1); });
   }
-  device->allocator.give_back(block_, device->stream.enqueued());
+  device->allocator.give_back(block_, device->stream.jobs_enqueued());
 }
 
 }  // namespace westwind

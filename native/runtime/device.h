@@ -12,7 +12,7 @@ namespace westwind {
 class Device {
  public:
   explicit Device(std::unique_ptr<Backend> made) : backend(std::move(made)), allocator(*backend), stream(*backend) {
-    backend->on_no_room([this] { allocator.trim(stream.done()); });
+    backend->on_no_room([this] { allocator.trim(stream.jobs_done()); });
   }
 
   const std::unique_ptr<Backend> backend;

@@ -34,7 +34,7 @@ void Stream::push(Job job) {
   {
     std::lock_guard lock(mutex_);
     if (timing_ && job.work) job.enqueued = since_start();
-    job.number = enqueued_++;
+    job.number = jobs_enqueued_++;
     jobs_.push_back(std::move(job));
   }
   wake_.notify_one();

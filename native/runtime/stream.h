@@ -57,8 +57,8 @@ class Stream {
   // What to say of a failure that the enqueuing thread met, which what ran before may have caused. Waits as drain()
   // does.
   std::string tell(const JobLabel& label, const Status& status);
-  int64_t enqueued() const { return enqueued_; }  // jobs, so far; of the thread that enqueues
-  int64_t done() const { return running_; }       // jobs that ran before the one at hand; of the stream thread
+  int64_t jobs_enqueued() const { return jobs_enqueued_; }  // so far; of the thread that enqueues
+  int64_t jobs_done() const { return running_; }            // before the one at hand; of the stream thread
 
  private:
   struct Job {
@@ -77,7 +77,7 @@ class Stream {
 
   Backend& backend_;
   std::shared_ptr<Recording> recording_;  // of the thread that enqueues
-  int64_t enqueued_ = 0;                  // likewise
+  int64_t jobs_enqueued_ = 0;             // likewise
   std::mutex mutex_;
   std::condition_variable wake_, idle_;
   std::deque<Job> jobs_;
