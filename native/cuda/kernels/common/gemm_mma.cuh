@@ -104,16 +104,28 @@ struct TileRead {
 // The sums of a warp into C, by way of `mine`, shared memory of this warp: from the registers of mma to rows.
 template <int WarpM, int WarpN>
 struct SumsWrite {
+  using Sums = float[WarpM / 16][WarpN / 8][4];
   static constexpr int kSlice = WarpM < 32 ? WarpM : 32;  // rows at a time
   static constexpr int kRow = WarpN + 8;                  // floats: 4 rows of pairs fall on different banks
   static constexpr int kBytes = kSlice * kRow * 4;
   static constexpr int kLanes = WarpN / 4, kRowsAtOnce = 32 / kLanes, kPasses = kSlice / kRowsAtOnce;
   static constexpr int kBatch = kPasses < 4 ? kPasses : 4;
 
-  __device__ __forceinline__ static void put(float* mine, const GemmTarget& target,
-                                             const float (&acc)[WarpM / 16][WarpN / 8][4], int64_t row,
+  __device__ __forceinline__ static void put(float* mine, const GemmTarget& target, Sums& acc, int64_t row,
                                              int64_t column) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+    // Asked for here, lest all that follows from it is worked out before the products and kept in registers.
+    uint32_t id;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(id));
+    const int lane = static_cast<int>(id % 32);
+    if (target.rounded_eights())
+      put_rounded(mine, target, acc, row, column, lane);
+    else
+      put_sums(mine, target, acc, row, column, lane);
+  }
+
+ private:
+  __device__ __forceinline__ static void put_sums(float* mine, const GemmTarget& target, const Sums& acc, int64_t row,
+                                                  int64_t column, int lane) {
     float* const to = mine + lane / 4 * kRow + lane % 4 * 2;
     const float* const from = mine + lane / kLanes * kRow + lane % kLanes * 4;
 #pragma unroll
@@ -138,6 +150,53 @@ struct SumsWrite {
         target.put(row + slice * kSlice + pass * kRowsAtOnce + lane / kLanes, kRowsAtOnce, column + lane % kLanes * 4,
                    sums);
       }
+    }
+  }
+
+  // Into bf16 without old values: what is final is rounded at once, and takes half the way.
+  __device__ __forceinline__ static void put_rounded(float* mine, const GemmTarget& target, Sums& acc, int64_t row,
+                                                     int64_t column, int lane) {
+    constexpr int kRowBytes = 2 * WarpN, kPieces = WarpN / 8, kRows = 32 / kPieces;  // kRows at once
+    static_assert(WarpM * kRowBytes <= kBytes && kBytes % 128 == 0 && kRows % 4 == 0);
+    const int piece = lane % kPieces, first = lane / kPieces;
+    unsigned char* const rows = reinterpret_cast<unsigned char*>(mine);
+    if (target.alpha != 1.f) {
+#pragma unroll
+      for (int i = 0; i < WarpM / 16; ++i) {
+#pragma unroll
+        for (int j = 0; j < WarpN / 8; ++j) {
+#pragma unroll
+          for (float& sum : acc[i][j]) sum *= target.alpha;
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < WarpN / 8; ++j) {
+      unsigned char* const to = rows + swizzled<kRowBytes>(lane / 4, j) + lane % 4 * 4;
+#pragma unroll
+      for (int i = 0; i < WarpM / 16; ++i) {
+        const float(&sum)[4] = acc[i][j];
+        *reinterpret_cast<uint32_t*>(to + i * 16 * kRowBytes) = pack_bf16(sum[0], sum[1]);
+        *reinterpret_cast<uint32_t*>(to + (i * 16 + 8) * kRowBytes) = pack_bf16(sum[2], sum[3]);
+      }
+    }
+    __syncwarp();
+    if (column + piece * 8 >= target.columns) return;
+    bf16* c = static_cast<bf16*>(target.c) + (row + first) * target.ld + column + piece * 8;
+    const int left = static_cast<int>(min(target.rows - row - first, int64_t{WarpM}));
+    constexpr int kAtOnce = WarpM < 4 * kRows ? WarpM : 4 * kRows;
+#pragma unroll
+    for (int at = 0; at < WarpM; at += kAtOnce) {
+      uint4 pieces[kAtOnce / kRows];
+#pragma unroll
+      for (int r = 0; r < kAtOnce; r += kRows) {
+        const int order = first + (at + r) % 8;  // of rows 8 further it is the same
+        pieces[r / kRows] =
+            *reinterpret_cast<const uint4*>(rows + swizzled<kRowBytes>(order, piece) + (at + r) / 8 * 8 * kRowBytes);
+      }
+#pragma unroll
+      for (int r = 0; r < kAtOnce; r += kRows, c += kRows * target.ld)
+        if (at + r < left) __stcg(reinterpret_cast<uint4*>(c), pieces[r / kRows]);
     }
   }
 };

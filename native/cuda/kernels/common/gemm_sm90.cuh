@@ -38,6 +38,23 @@ struct Shared {
   }
 };
 
+// A place in the ring of stages, as addresses that go on by constants.
+template <Sm90Tile kTile>
+struct Place {
+  static constexpr uint32_t kStep = Sizes<kTile>::kStage >> 4;
+  uint32_t full, end;  // this stage's barrier; the one behind the last
+  uint32_t stage;      // in units of 16 bytes, as wgmma's descriptors have it
+  uint32_t parity;     // of the round
+
+  __device__ Place(const Shared<kTile>& shared, uint32_t first_parity)
+      : full(shared.full), end(shared.empty), stage(shared.stages >> 4), parity(first_parity) {}
+  __device__ __forceinline__ uint32_t empty() const { return full + 8 * kTile.stages; }
+  __device__ __forceinline__ void advance() {
+    full += 8, stage += kStep;
+    if (full == end) full -= 8 * kTile.stages, stage -= kTile.stages * kStep, parity ^= 1;
+  }
+};
+
 // What a block does next: a tile of C, and chunks of K.
 template <Sm90Tile kTile>
 struct Work {
@@ -47,12 +64,12 @@ struct Work {
 
   __device__ Work(const GemmSm90Params& p, uint32_t rank)
       : item(blockIdx.x / kTile.cluster), items(p.tiles_m * p.tiles_n * p.sums), step(gridDim.x / kTile.cluster) {
-    place(p, rank);
+    if (any()) place(p, rank);
   }
   __device__ bool any() const { return item < items; }
   __device__ void next(const GemmSm90Params& p, uint32_t rank) {
     item += step;
-    place(p, rank);
+    if (any()) place(p, rank);
   }
 
  private:
@@ -92,51 +109,60 @@ __device__ __forceinline__ void load_tile(uint32_t to, const CUtensorMap& map, i
 template <Sm90Tile kTile, bool kTransA, bool kTransB>
 __device__ __forceinline__ void produce(const GemmSm90Params& p, const Shared<kTile>& shared, uint32_t rank) {
   constexpr int kShareN = kTile.block_n / kTile.cluster;  // columns of B that this block loads
-  Ring<kTile.stages> ring;
+  Place<kTile> place(shared, 1);
   for (Work<kTile> work(p, rank); work.any(); work.next(p, rank)) {
-    for (int k = work.k; k < work.k_end; k += kBlockK, ring.advance()) {
-      const uint32_t full = shared.full + 8 * ring.stage, empty = shared.empty + 8 * ring.stage;
-      const uint32_t a = shared.stages + ring.stage * Sizes<kTile>::kStage, b = a + Sizes<kTile>::kBytesA;
-      barrier_wait(empty, ring.parity ^ 1);
-      barrier_expect(full, Sizes<kTile>::kStage);
-      load_tile<kTransA, Sizes<kTile>::kBlockM, 1>(a, p.a, work.m, k, full);
-      load_tile<!kTransB, kShareN, kTile.cluster>(b + rank * kShareN * kRowBytes, p.b, work.n + rank * kShareN, k,
-                                                  full);
+    for (int k = work.k; k < work.k_end; k += kBlockK, place.advance()) {
+      const uint32_t a = place.stage << 4, b = a + Sizes<kTile>::kBytesA + rank * kShareN * kRowBytes;
+      barrier_wait(place.empty(), place.parity);
+      barrier_expect(place.full, Sizes<kTile>::kStage);
+      load_tile<kTransA, Sizes<kTile>::kBlockM, 1>(a, p.a, work.m, k, place.full);
+      load_tile<!kTransB, kShareN, kTile.cluster>(b, p.b, work.n + rank * kShareN, k, place.full);
     }
   }
 }
 
-// One chunk: acc = op(A) · op(B), from `ring` on.
+// The descriptor of an operand at `address` (in units of 16 bytes), j steps of 16 along K from its start. Sums in its
+// lower half alone: of 64 bits, each would be two instructions.
+template <bool kKMajor>
+__device__ __forceinline__ uint64_t operand(uint32_t address, int j) {
+  constexpr uint64_t kLayout = wgmma_layout<Swizzle::k128>(kPanel), kHigh = kLayout >> 32 << 32;
+  const uint32_t low = address + static_cast<uint32_t>(kLayout);
+  return kHigh | (kKMajor ? low | j * 2 : low + j * kRowBytes);  // 32 of a row's 128 bytes, or 16 rows
+}
+
+// One chunk: acc = op(A) · op(B), from `place` on.
 template <Sm90Tile kTile, bool kTransA, bool kTransB>
-__device__ __forceinline__ void multiply(float (&acc)[kTile.block_n / 2], const Shared<kTile>& shared,
-                                         Ring<kTile.stages>& ring, int warpgroup, int blocks) {
-  constexpr uint64_t kLayout = wgmma_layout<Swizzle::k128>(kPanel);
-  constexpr int kStepA = kTransA ? 16 * kRowBytes : 32, kStepB = kTransB ? 32 : 16 * kRowBytes;  // bytes of 16 of K
+__device__ __forceinline__ void multiply(float (&acc)[kTile.block_n / 2], Place<kTile>& place, int warpgroup,
+                                         int blocks) {
   const int lane = threadIdx.x % 32;
-  const auto release = [&](uint32_t stage) {
-    if constexpr (kTile.cluster == 1) {
-      if (lane == 0) barrier_arrive(shared.empty + 8 * stage);
-    } else {
-      if (lane < kTile.cluster) barrier_arrive_at(shared.empty + 8 * stage, lane);
-    }
-  };
-  uint32_t before = 0;
-  for (int block = 0; block < blocks; ++block, ring.advance()) {
-    barrier_wait(shared.full + 8 * ring.stage, ring.parity);
-    const uint32_t stage = shared.stages + ring.stage * Sizes<kTile>::kStage;
-    const uint64_t a = wgmma_descriptor(kLayout, stage + warpgroup * kPanel);
-    const uint64_t b = wgmma_descriptor(kLayout, stage + Sizes<kTile>::kBytesA);
+  const auto start = [&](bool first) {
+    const uint32_t a = place.stage + (warpgroup * kPanel >> 4), b = place.stage + (Sizes<kTile>::kBytesA >> 4);
+    barrier_wait(place.full, place.parity);
     fence_wgmma();
 #pragma unroll
-    for (int j = 0; j < kBlockK / 16; ++j)
-      wgmma<kTile.block_n, kTransA, !kTransB>(acc, a + (j * kStepA >> 4), b + (j * kStepB >> 4), block > 0 || j > 0);
+    for (int j = 0; j < kBlockK / 16; ++j) {
+      wgmma<kTile.block_n, kTransA, !kTransB>(acc, operand<!kTransA>(a, j), operand<kTransB>(b, j), !first || j > 0);
+    }
     commit_wgmma();
+  };
+  const auto release = [&](uint32_t empty) {
+    if constexpr (kTile.cluster == 1) {
+      if (lane == 0) barrier_arrive(empty);
+    } else {
+      if (lane < kTile.cluster) barrier_arrive_at(empty, lane);
+    }
+  };
+  start(true);
+  for (int block = 1; block < blocks; ++block) {
+    const uint32_t before = place.empty();
+    place.advance();
+    start(false);
     wait_wgmma<1>();
-    if (block > 0) release(before);
-    before = ring.stage;
+    release(before);
   }
   wait_wgmma<0>();
-  release(before);
+  release(place.empty());
+  place.advance();
 }
 
 __device__ __forceinline__ float2 load_shared_pair(uint32_t address) {
@@ -177,7 +203,12 @@ struct Output {
     load_slab(1, slabs.slot ^ 1);
   }
 
-  __device__ __forceinline__ void store(const float (&acc)[kTile.block_n / 2], Slabs& slabs) const {
+  // Scales acc first where there is no old C.
+  __device__ __forceinline__ void store(float (&acc)[kTile.block_n / 2], Slabs& slabs) const {
+    if (beta == 0.f && alpha != 1.f) {
+#pragma unroll
+      for (float& sum : acc) sum *= alpha;
+    }
 #pragma unroll
     for (int s = 0; s < kSlabs; ++s) {
       if (n + s * kColumns >= p.N) break;
@@ -229,7 +260,7 @@ struct Output {
   __device__ __forceinline__ void sync() const { sync_threads(1 + warpgroup, 128); }
   template <bool kUpdate>
   __device__ __forceinline__ float value(float product, float old) const {
-    return updated(product, alpha, kUpdate ? beta : 0.f, old);
+    return kUpdate ? updated(product, alpha, beta, old) : product;
   }
   __device__ __forceinline__ void load_slab(int s, uint32_t slot) const {
     if (s >= kSlabs || n + s * kColumns >= p.N) return;
@@ -277,10 +308,10 @@ struct Output {
 };
 
 template <Sm90Tile kTile, bool kTransA, bool kTransB>
-__device__ __forceinline__ void consume(const GemmSm90Params& p, const Shared<kTile>& shared, uint32_t rank) {
-  const int warpgroup = threadIdx.x / 128;
+__device__ __forceinline__ void consume(const GemmSm90Params& p, const Shared<kTile>& shared, uint32_t rank,
+                                        int warpgroup) {
   const uint32_t memory = shared.slabs + warpgroup * 2 * kSlab, arrived = shared.arrived + 16 * warpgroup;
-  Ring<kTile.stages> ring;
+  Place<kTile> place(shared, 0);
   Slabs slabs;
   for (Work<kTile> work(p, rank); work.any(); work.next(p, rank)) {
     const int m = work.m + 64 * warpgroup;
@@ -292,7 +323,7 @@ __device__ __forceinline__ void consume(const GemmSm90Params& p, const Shared<kT
       if (m < p.M) p.c_is_bf16 ? narrow.prefetch(slabs, !first) : wide.prefetch(slabs, !first);
       float acc[kTile.block_n / 2];
       const int depth = min(p.chunk, work.k_end - k);
-      multiply<kTile, kTransA, kTransB>(acc, shared, ring, warpgroup, (depth + kBlockK - 1) / kBlockK);
+      multiply<kTile, kTransA, kTransB>(acc, place, warpgroup, (depth + kBlockK - 1) / kBlockK);
       if (m >= p.M) continue;
       if (p.by_tma) {
         p.c_is_bf16 ? narrow.store(acc, slabs) : wide.store(acc, slabs);
@@ -309,13 +340,15 @@ __device__ __forceinline__ void gemm(const GemmSm90Params& p) {
   extern __shared__ char memory[];
   const Shared<kTile> shared(memory);
   const uint32_t rank = kTile.cluster == 1 ? 0 : cluster_rank();
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < kTile.stages; ++s) {
-      barrier_init(shared.full + 8 * s, 1);
-      barrier_init(shared.empty + 8 * s, 4 * kTile.consumers * kTile.cluster);  // a warp of any block that reads its B
-    }
-    for (int i = 0; i < 2 * kTile.consumers; ++i) barrier_init(shared.arrived + 8 * i, 1);
+  static_assert(kTile.stages <= 32 && 2 * kTile.consumers <= kTile.stages);
+  if (threadIdx.x < kTile.stages) {
+    const uint32_t at = 8 * threadIdx.x;
+    barrier_init(shared.full + at, 1);
+    barrier_init(shared.empty + at, 4 * kTile.consumers * kTile.cluster);  // a warp of any block that reads its B
+    if (threadIdx.x < 2 * kTile.consumers) barrier_init(shared.arrived + at, 1);
     fence_barrier_init();
+  }
+  if (threadIdx.x == 0) {
     tma_prefetch(&p.a);
     tma_prefetch(&p.b);
   }
@@ -324,13 +357,16 @@ __device__ __forceinline__ void gemm(const GemmSm90Params& p) {
   else
     cluster_sync();
 
+  // The same in all lanes, which ptxas sees only so. What follows from it, it then keeps in uniform registers, where
+  // wgmma takes descriptors from: a quarter fewer instructions in the inner loop.
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
   // Registers for 384 threads are 168 each: the sums of two consumers need more.
-  if (threadIdx.x / 128 == kTile.consumers) {
+  if (warpgroup == kTile.consumers) {
     if constexpr (kTile.consumers > 1) fewer_registers<24>();
     if (threadIdx.x % 128 == 0) produce<kTile, kTransA, kTransB>(p, shared, rank);
   } else {
     if constexpr (kTile.consumers > 1) more_registers<240>();
-    consume<kTile, kTransA, kTransB>(p, shared, rank);
+    consume<kTile, kTransA, kTransB>(p, shared, rank, warpgroup);
   }
   if constexpr (kTile.cluster > 1) {
     __syncwarp();

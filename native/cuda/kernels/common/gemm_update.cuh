@@ -41,6 +41,11 @@ struct GemmTarget {
     fours = ((ld | columns) & 3) == 0 && (reinterpret_cast<uintptr_t>(c) & (is_bf16 ? 7 : 15)) == 0;
   }
 
+  // No sum needs old values, and groups of eight columns are 16 bytes on their boundary, none across the end.
+  __device__ __forceinline__ bool rounded_eights() const {
+    return is_bf16 && beta == 0.f && ((ld | columns) & 7) == 0 && (reinterpret_cast<uintptr_t>(c) & 15) == 0;
+  }
+
   // Columns [column, column + 4), column a multiple of 4, of Count rows: row, row + step, ...
   template <int Count>
   __device__ __forceinline__ void put(int64_t row, int step, int64_t column, const float4 (&sums)[Count]) const {
