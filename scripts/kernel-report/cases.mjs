@@ -77,7 +77,8 @@ const attentionFeatures = (kernel, s) =>
 
 /** Rows × step of the kernels' tiles, as docs/kernels/attention.md has them. */
 function attentionTiles(arch, headDim) {
-  if (arch === 80) return { forward: [128, 32], dq: [64, 32], dkv: [64, 32] }
+  const pair = headDim <= 64 ? [128, 32] : [64, 32]
+  if (arch === 80) return { forward: [128, 32], dq: pair, dkv: pair }
   return { forward: headDim <= 64 ? [192, 96] : [128, 128], dq: [128, 64], dkv: [128, 64] }
 }
 

@@ -15,9 +15,9 @@ namespace {
 struct QueryTile {
   // Number of its first query minus that of the block's first key; kFar: it is after all of them; −1: there is no tile.
   int32_t diagonal;
-  int32_t masked;    // some query may have some key out of its window
-  float lse[kStep];  // to base 2; +∞ past the end of the segment, so that the weights are 0
-  float delta[kStep];
+  int32_t masked;         // some query may have some key out of its window
+  float lse[kStep];       // of AttentionRow; −∞ past the end of the segment, so that the weights are 0
+  float delta[kStep];     // of AttentionRow
   int32_t oldest[kStep];  // position − window: at or below it the query sees nothing
 };
 constexpr int32_t kFar = 1 << 30;
@@ -40,21 +40,20 @@ __device__ __forceinline__ void produce(const AttentionBackwardSm90Params& p, co
 
   const auto emit = [&](int32_t head, int32_t row, int32_t n, int32_t diagonal, bool masked) {
     const int64_t stats = head * p.op.T + row;
-    float lse[2], delta[2];
+    AttentionRow rows[2];
     int32_t oldest[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int32_t mine = lane + 32 * i;
-      lse[i] = mine < n ? p.op.lse[stats + mine] * kLog2e : INFINITY;
-      delta[i] = mine < n ? p.delta[stats + mine] : 0.f;
+      rows[i] = mine < n ? p.rows[stats + mine] : AttentionRow{-INFINITY, 0.f};
       oldest[i] = masked && mine < n ? segments.positions[row + mine] - segments.window : 0;
     }
     barrier_wait(shared_address(&more.empty[ring.stage]), ring.parity ^ 1);
     QueryTile& tile = more.tiles[ring.stage];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      tile.lse[lane + 32 * i] = lse[i];
-      tile.delta[lane + 32 * i] = delta[i];
+      tile.lse[lane + 32 * i] = rows[i].lse;
+      tile.delta[lane + 32 * i] = rows[i].delta;
       tile.oldest[lane + 32 * i] = oldest[i];
     }
     __syncwarp();
@@ -141,10 +140,10 @@ __device__ __forceinline__ void consume(const AttentionBackwardSm90Params& p, co
 #pragma unroll
       for (int i = 0; i < kStep / 2; i += 4) {
         const float2 lse = *reinterpret_cast<const float2*>(&tile.lse[column + 2 * i]);
-        s[i] = exp2_approx(fmaf(s[i], scale, -lse.x));
-        s[i + 1] = exp2_approx(fmaf(s[i + 1], scale, -lse.y));
-        s[i + 2] = exp2_approx(fmaf(s[i + 2], scale, -lse.x));
-        s[i + 3] = exp2_approx(fmaf(s[i + 3], scale, -lse.y));
+        s[i] = exp2_approx(fmaf(s[i], scale, lse.x));
+        s[i + 1] = exp2_approx(fmaf(s[i + 1], scale, lse.y));
+        s[i + 2] = exp2_approx(fmaf(s[i + 2], scale, lse.x));
+        s[i + 3] = exp2_approx(fmaf(s[i + 3], scale, lse.y));
       }
       pack(a, s);
       fence_wgmma();
@@ -153,10 +152,10 @@ __device__ __forceinline__ void consume(const AttentionBackwardSm90Params& p, co
 #pragma unroll
       for (int i = 0; i < kStep / 2; i += 4) {
         const float2 delta = *reinterpret_cast<const float2*>(&tile.delta[column + 2 * i]);
-        s[i] *= dp[i] - delta.x;
-        s[i + 1] *= dp[i + 1] - delta.y;
-        s[i + 2] *= dp[i + 2] - delta.x;
-        s[i + 3] *= dp[i + 3] - delta.y;
+        s[i] *= dp[i] + delta.x;
+        s[i + 1] *= dp[i + 1] + delta.y;
+        s[i + 2] *= dp[i + 2] + delta.x;
+        s[i + 3] *= dp[i + 3] + delta.y;
       }
       uint32_t b[kStep / 16][4];
       pack(b, s);

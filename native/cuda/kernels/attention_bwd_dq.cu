@@ -2,6 +2,8 @@
 // as in forward, and makes the weights again from lse. Three products: S = Q Kᵀ, dP = dO Vᵀ, dQ += dS K with
 // dS = P ∘ (dP − delta) rounded to bf16 (arXiv:2307.08691). Limited by the tensor cores: 6·D FLOPs for each query head
 // and visible key. Contract: ops/attention.h
+#include <math.h>
+
 #include "common/attention_tile.cuh"
 
 using namespace westwind;
@@ -11,13 +13,13 @@ namespace {
 
 template <int kD>
 __device__ __forceinline__ void backward_q(const AttentionBackwardArgs& args) {
-  constexpr AttentionShape kShape = kAttentionBackwardShape<kD>;
+  constexpr AttentionShape kShape = kAttentionDqShape<kD>;
   constexpr int kRows = kShape.rows, kStep = kShape.step;
-  constexpr bool kInRegisters = kAttentionDqInRegisters<kD> == 2;
-  constexpr uint32_t kStepBytes = 2 * kStep * kD * 2;  // K and V
-  constexpr uint32_t kOwnBytes = kRows * kD * 2;       // Q, and dO
-  static_assert(kRows == 16 * kWarps, "16 rows a warp");
-  static_assert(!kInRegisters || 2 * kOwnBytes <= 2 * kStepBytes, "Q and dO pass through the memory of the steps");
+  constexpr int kRowTiles = kRows / (16 * kWarps), kWarpRows = 16 * kRowTiles;
+  constexpr int kInRegisters = kAttentionDqInRegisters<kD>;  // Q, then dO
+  constexpr uint32_t kStepBytes = 2 * kStep * kD * 2;        // K and V
+  constexpr uint32_t kOwnBytes = kRows * kD * 2;             // Q, and dO
+  static_assert(kRows % kWarpRows == 0, "whole warps");
   extern __shared__ __align__(128) unsigned char memory[];
   const AttentionBackwardParams& p = args.op;
   const int head = static_cast<int>(blockIdx.x % p.Hq), index = static_cast<int>(blockIdx.x / p.Hq);
@@ -25,49 +27,44 @@ __device__ __forceinline__ void backward_q(const AttentionBackwardArgs& args) {
   const AttentionTile tile = args.plan.queries[index];
   const KeySteps<kStep> keys(tile, args.plan, p.segments);
 
-  const int64_t stride = (p.Hq + 2 * int64_t{p.Hkv}) * p.D, out_stride = p.Hq * int64_t{p.D};
-  const bf16* qkv = static_cast<const bf16*>(p.qkv);
-  const int64_t q_first = tile.first * stride + head * int64_t{p.D};
-  const bf16* dout = static_cast<const bf16*>(p.dout) + tile.first * out_stride + head * int64_t{p.D};
-  const bf16* k = qkv + (p.Hq + head / (p.Hq / p.Hkv)) * int64_t{p.D};
-  const int row_bytes = static_cast<int>(2 * stride);
-  const int64_t v_after_k = int64_t{2} * p.Hkv * p.D;  // bytes
-  const uint32_t q_tile = shared_address(memory), dout_tile = q_tile + kOwnBytes;
-  const uint32_t steps = kInRegisters ? q_tile : q_tile + 2 * kOwnBytes;
+  const int head_bytes = 2 * p.D, out_row_bytes = p.Hq * head_bytes, row_bytes = out_row_bytes + 2 * p.Hkv * head_bytes;
+  const int head_at = head * head_bytes;
+  const HeadRows k{p.qkv, (p.Hq + head / (p.Hq / p.Hkv)) * head_bytes, row_bytes};
+  const uint32_t dout_tile = shared_address(memory), q_tile = dout_tile + kOwnBytes;
+  const uint32_t steps = dout_tile + (2 - kInRegisters) * kOwnBytes;
   const auto copy_step = [&](int step, int slot) {
-    keys.template copy<kD>(steps + slot * kStepBytes, k, row_bytes, v_after_k, step, p.D);
+    keys.template copy<kD>(steps + slot * kStepBytes, k, p.Hkv * head_bytes, step, p.D);
     cp_async_commit();
   };
 
-  copy_rows<kD, kRows>(q_tile, qkv + q_first, row_bytes, tile.rows, p.D);
-  copy_rows<kD, kRows>(dout_tile, dout, static_cast<int>(2 * out_stride), tile.rows, p.D);
+  copy_rows<kD, kRows>(q_tile, {p.qkv, head_at, row_bytes}, tile.first, tile.rows, p.D);
+  copy_rows<kD, kRows>(dout_tile, {p.dout, head_at, out_row_bytes}, tile.first, tile.rows, p.D);
   cp_async_commit();
-  const int warp_row = warp_id() * 16;
-  uint32_t q_part[kInRegisters ? kD / 16 : 1][4], dout_part[kInRegisters ? kD / 16 : 1][4];
-  if constexpr (kInRegisters) {
+  if constexpr (kInRegisters > 0) {
     cp_async_wait<0>();
     __syncthreads();
-#pragma unroll
-    for (int i = 0; i < kD / 16; ++i) {
-      load_a<kD>(q_part[i], q_tile, warp_row, i);
-      load_a<kD>(dout_part[i], dout_tile, warp_row, i);
-    }
-    __syncthreads();  // the first step may take their place
   }
+  const int warp_row = warp_id() * kWarpRows;
+  const Operands<kD> own_rows(Operands<kD>::lane_address(dout_tile, warp_row));
+  const RowOperands<kD, kRowTiles, (kInRegisters > 0), kOwnBytes> q_rows(own_rows);
+  const RowOperands<kD, kRowTiles, (kInRegisters > 1)> dout_rows(own_rows);
+  if constexpr (kInRegisters > 0) __syncthreads();  // the first step may take their place
   int now = keys.visible(0);
   copy_step(now, 0);
 
   const int first_seen = tile.prefix_rows + tile.first - tile.start + warp_row + 1;
-  const int last_seen = first_seen + min(16, tile.rows - warp_row) - 1;
+  const int last_seen = first_seen + min(kWarpRows, tile.rows - warp_row) - 1;
   const float factor = p.scale * kLog2E;
-  float lse[2], delta[2];  // of rows g and g + 8; lse times log2(e)
+  AttentionRow rows[kRowTiles][2];  // rows g and g + 8
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = min(warp_row + 8 * half + lane_id() / 4, tile.rows - 1);
-    lse[half] = p.lse[head * p.T + tile.first + row] * kLog2E;
-    delta[half] = args.delta[head * p.T + tile.first + row];
-  }
-  float dq[1][kD / 8][4] = {};
+  for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = min(warp_row + 16 * r + 8 * half + lane_id() / 4, tile.rows - 1);
+      rows[r][half] = args.rows[head * p.T + tile.first + row];
+    }
+  const uint32_t lane_steps = Operands<kD>::lane_address(steps, 0);
+  float dq[kRowTiles][kD / 8][4] = {};
 
   for (int slot = 0; now < keys.count(); slot ^= 1) {
     const int next = keys.visible(now + 1);
@@ -78,50 +75,42 @@ __device__ __forceinline__ void backward_q(const AttentionBackwardArgs& args) {
     now = next;
     if (warp_row >= tile.rows || step * kStep >= last_seen) continue;  // nothing that this warp's rows see
 
-    const uint32_t k_tile = steps + slot * kStepBytes, v_tile = k_tile + kStepBytes / 2;
-    float scores[1][kStep / 8][4] = {}, dweights[1][kStep / 8][4] = {};
-    multiply_rows<kD, kStep, 1>(scores, k_tile, [&](int i, uint32_t(&a)[1][4]) {
-      if constexpr (kInRegisters) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) a[0][e] = q_part[i][e];
-      } else {
-        load_a<kD>(a[0], q_tile, warp_row, i);
-      }
-    });
-    multiply_rows<kD, kStep, 1>(dweights, v_tile, [&](int i, uint32_t(&a)[1][4]) {
-      if constexpr (kInRegisters) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) a[0][e] = dout_part[i][e];
-      } else {
-        load_a<kD>(a[0], dout_tile, warp_row, i);
-      }
+    const Operands<kD> kv(lane_steps + slot * kStepBytes);
+    float scores[kRowTiles][kStep / 8][4], dweights[kRowTiles][kStep / 8][4];
+    multiply_rows<0>(scores, q_rows, kv, from_zero);
+    multiply_rows<kStepBytes / 2>(dweights, dout_rows, kv, [&](int r, int) {
+      return float4{rows[r][0].delta, rows[r][0].delta, rows[r][1].delta, rows[r][1].delta};
     });
     const bool by_window = keys.window_cuts(step);
     if ((step + 1) * kStep > first_seen || by_window)
-      hide_keys<kStep, 1>(scores, keys, p.segments, step, first_seen, tile.first + warp_row, tile.first + tile.rows - 1,
-                          by_window, -INFINITY);
+      hide_keys<kStep, kRowTiles>(scores, keys, p.segments, step, first_seen, tile.first + warp_row,
+                                  tile.first + tile.rows - 1, by_window, -INFINITY);
 #pragma unroll
-    for (int j = 0; j < kStep / 8; ++j)
+    for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float weight = exp2_fast(scores[0][j][e] * factor - lse[e / 2]);
-        scores[0][j][e] = weight * (dweights[0][j][e] - delta[e / 2]);
-      }
-    add_product<kD, kStep, 1>(dq, scores, k_tile);
+      for (int j = 0; j < kStep / 8; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          scores[r][j][e] = exp2_fast(fmaf(scores[r][j][e], factor, rows[r][e / 2].lse)) * dweights[r][j][e];
+    add_product<0>(dq, scores, kv);
   }
 
   __syncthreads();  // the last steps have been read: their place takes the result
   if (warp_row >= tile.rows) return;
-  bf16* out = static_cast<bf16*>(p.dqkv) + q_first;
-  write_rows<kD>(
-      dq[0], q_tile, warp_row, p.D, [&](int) { return p.scale; },
-      [&](int i) { return warp_row + i < tile.rows ? out + (warp_row + i) * stride : nullptr; });
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+    const int first = warp_row + 16 * r;
+    char* out = static_cast<char*>(p.dqkv) + int64_t{tile.first + first} * row_bytes + head_at;
+    write_rows<kD>(
+        dq[r], dout_tile, first, p.D, [&](int) { return p.scale; },
+        [&](int i) { return first + i < tile.rows ? reinterpret_cast<bf16*>(out + int64_t{i} * row_bytes) : nullptr; });
+  }
 }
 
 }  // namespace
 
 #define WESTWIND_KERNEL(D)                                                             \
-  extern "C" __global__ void __launch_bounds__(kThreads, D <= 64 ? 3 : 2)              \
+  extern "C" __global__ void __launch_bounds__(kThreads, D <= 16 ? 3 : 2)              \
       attention_bwd_dq_bf16_d##D(const __grid_constant__ AttentionBackwardArgs args) { \
     backward_q<D>(args);                                                               \
   }

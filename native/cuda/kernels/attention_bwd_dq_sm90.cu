@@ -47,12 +47,11 @@ __device__ __forceinline__ void consume(const AttentionBackwardSm90Params& p, co
   auto& more = *at.more;
   const int32_t first = first_query(t, group), last = last_query(t, group);
   const float scale = p.op.scale * kLog2e;
-  float lse[2], delta[2];
+  AttentionRow rows[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int64_t row = min(t->first + 64 * group + first_row() + 8 * r, t->end - 1);
-    lse[r] = p.op.lse[head * p.op.T + row] * kLog2e;
-    delta[r] = p.delta[head * p.op.T + row];
+    rows[r] = p.rows[head * p.op.T + row];
   }
   const uint32_t q = at.own_tile(0, group), dout = at.own_tile(1, group);
   Ring<S::kStages> ring, before;  // `before`: the tile whose dS is at hand
@@ -73,11 +72,11 @@ __device__ __forceinline__ void consume(const AttentionBackwardSm90Params& p, co
   const auto weigh = [&](const KeyTile& tile) {
     if (tile.masked != 0 || tile.first + kStep - 1 > first) mask_keys<kStep>(s, p.op.segments, t, group, tile);
 #pragma unroll
-    for (int i = 0; i < kStep / 2; ++i) s[i] = exp2_approx(fmaf(s[i], scale, -lse[i / 2 % 2]));
+    for (int i = 0; i < kStep / 2; ++i) s[i] = exp2_approx(fmaf(s[i], scale, rows[i / 2 % 2].lse));
   };
   const auto differentiate = [&] {
 #pragma unroll
-    for (int i = 0; i < kStep / 2; ++i) s[i] *= dp[i] - delta[i / 2 % 2];
+    for (int i = 0; i < kStep / 2; ++i) s[i] *= dp[i] + rows[i / 2 % 2].delta;
   };
   const auto finish_before = [&] {
     release(more.empty[before.stage]);

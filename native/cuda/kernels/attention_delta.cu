@@ -1,5 +1,5 @@
-// delta[h, t] = Σ_d dout[t, h, d] · out[t, h, d] for attention_backward, in f32. Limited by HBM: both tensors are read
-// once, 16 bytes a lane where rows are on such boundaries.
+// Each row's lse and delta[h, t] = Σ_d dout[t, h, d] · out[t, h, d] for attention_backward, in f32 and as its kernels
+// take them. Limited by HBM: both tensors are read once, 16 bytes a lane where rows are on such boundaries.
 #include "common/vec.cuh"
 #include "params/attention.h"
 
@@ -7,8 +7,9 @@ using namespace westwind;
 
 namespace {
 
+constexpr float kLog2E = 1.4426950408889634f;
 constexpr int kThreads = 256;
-constexpr int kRows = 32;                 // tokens of one head for a block: 128 bytes of delta
+constexpr int kRows = 32;                 // tokens of one head for a block
 constexpr int kLanes = kThreads / kRows;  // of one row
 static_assert(kRows * kLanes == kThreads && 32 % kLanes == 0, "the lanes of a row are in one warp");
 
@@ -39,7 +40,8 @@ __device__ void delta(const AttentionBackwardArgs& args) {
   if (lane == 0) sums[row] = sum;
   __syncthreads();
   if (threadIdx.x < kRows && first + threadIdx.x < p.T)
-    args.delta[head * p.T + first + threadIdx.x] = sums[threadIdx.x];
+    args.rows[head * p.T + first + threadIdx.x] = {-kLog2E * p.lse[head * p.T + first + threadIdx.x],
+                                                   -sums[threadIdx.x]};
 }
 
 }  // namespace

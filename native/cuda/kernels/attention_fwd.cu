@@ -27,19 +27,16 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
   const AttentionTile tile = args.plan.queries[index];
   const KeySteps<kStep> keys(tile, args.plan, p.segments);
 
-  const int64_t stride = (p.Hq + 2 * int64_t{p.Hkv}) * p.D;
-  const bf16* qkv = static_cast<const bf16*>(p.qkv);
-  const bf16* q = qkv + tile.first * stride + head * int64_t{p.D};
-  const bf16* k = qkv + (p.Hq + head / (p.Hq / p.Hkv)) * int64_t{p.D};
-  const int row_bytes = static_cast<int>(2 * stride);
-  const int64_t v_after_k = int64_t{2} * p.Hkv * p.D;  // bytes
+  const int head_bytes = 2 * p.D, row_bytes = (p.Hq + 2 * p.Hkv) * head_bytes;
+  const HeadRows q{p.qkv, head * head_bytes, row_bytes};
+  const HeadRows k{p.qkv, (p.Hq + head / (p.Hq / p.Hkv)) * head_bytes, row_bytes};
   const uint32_t q_tile = shared_address(memory), steps = q_tile + kRows * kD * 2;
   const auto copy_step = [&](int step, int slot) {
-    keys.template copy<kD>(steps + slot * kStepBytes, k, row_bytes, v_after_k, step, p.D);
+    keys.template copy<kD>(steps + slot * kStepBytes, k, p.Hkv * head_bytes, step, p.D);
     cp_async_commit();
   };
 
-  copy_rows<kD, kRows>(q_tile, q, row_bytes, tile.rows, p.D);
+  copy_rows<kD, kRows>(q_tile, q, tile.first, tile.rows, p.D);
   int now = keys.visible(0);
   copy_step(now, 0);
 
@@ -47,6 +44,8 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
   const int first_seen = tile.prefix_rows + tile.first - tile.start + warp_row + 1;
   const int last_seen = first_seen + min(kWarpRows, tile.rows - warp_row) - 1;
   const float factor = p.scale * kLog2E;
+  const RowOperands<kD, kRowTiles, false> q_rows(Operands<kD>(Operands<kD>::lane_address(q_tile, warp_row)));
+  const uint32_t lane_steps = Operands<kD>::lane_address(steps, 0);
   float sums[kRowTiles][kD / 8][4] = {};
   float top[kRowTiles][2], total[kRowTiles][2] = {};  // of rows g and g + 8; total: of this lane's columns
 #pragma unroll
@@ -61,12 +60,9 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
     now = next;
     if (warp_row >= tile.rows || step * kStep >= last_seen) continue;  // nothing that this warp's rows see
 
-    const uint32_t k_tile = steps + slot * kStepBytes, v_tile = k_tile + kStepBytes / 2;
-    float scores[kRowTiles][kStep / 8][4] = {};
-    multiply_rows<kD, kStep, kRowTiles>(scores, k_tile, [&](int i, uint32_t(&a)[kRowTiles][4]) {
-#pragma unroll
-      for (int r = 0; r < kRowTiles; ++r) load_a<kD>(a[r], q_tile, warp_row + 16 * r, i);
-    });
+    const Operands<kD> kv(lane_steps + slot * kStepBytes);
+    float scores[kRowTiles][kStep / 8][4];
+    multiply_rows<0>(scores, q_rows, kv, from_zero);
     const bool by_window = keys.window_cuts(step);
     if ((step + 1) * kStep > first_seen || by_window)
       hide_keys<kStep, kRowTiles>(scores, keys, p.segments, step, first_seen, tile.first + warp_row,
@@ -110,7 +106,7 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) sums[r][d][e] *= shrink[r][e / 2];
     }
-    add_product<kD, kStep, kRowTiles>(sums, scores, v_tile);
+    add_product<kStepBytes / 2>(sums, scores, kv);
   }
 
   if (warp_row >= tile.rows) return;

@@ -136,10 +136,10 @@ __device__ void backward_q(const AttentionBackwardArgs& args) {
   load_row(dout, static_cast<const T*>(p.dout) + (at.row * int64_t{p.Hq} + at.head) * D, D, 1);
   for (int d = lane_id(); d < D; d += kWarp) dq[d] = 0;
   __syncwarp();
-  const float lse = p.lse[at.head * p.T + at.row], delta = args.delta[at.head * p.T + at.row];
+  const float lse = p.lse[at.head * p.T + at.row], delta = args.rows[at.head * p.T + at.row].delta;
   for_keys(p.segments, at, [&](int row, bool visible) {
     const float weight = visible ? expf(dot(q, k + row * stride, D) - lse) : 0;
-    const float dscore = visible ? weight * (dot(dout, v + row * stride, D) - delta) : 0;
+    const float dscore = visible ? weight * (dot(dout, v + row * stride, D) + delta) : 0;
     add_weighted(dq, 1, dscore, k + row * stride, D);
   });
   T* out = static_cast<T*>(p.dqkv) + at.row * stride + at.head * int64_t{D};
@@ -182,7 +182,7 @@ __device__ void backward_kv(const AttentionBackwardArgs& args) {
         float weight = 0, dscore = 0;
         if (visible) {
           weight = expf(dot(k, q + row * stride, D) - p.lse[head * p.T + row]);
-          dscore = weight * (dot(v, dout + row * out_stride, D) - args.delta[head * p.T + row]);
+          dscore = weight * (dot(v, dout + row * out_stride, D) + args.rows[head * p.T + row].delta);
         }
         add_weighted(dv, 1, weight, dout + row * out_stride, D);
         add_weighted(dk, 1, dscore, q + row * stride, D);

@@ -121,11 +121,13 @@ Status attention_backward(Context& context, const AttentionBackwardParams& p) {
   if (instance == 0 && warps == 0) return too_wide(op, p.D);
 
   const int32_t sm90 = attention_backward_sm90_rows(context, p);
-  const int rows = sm90 != 0 ? sm90 : instance == 0 ? warps : attention_backward_shape(instance).rows;
+  const auto rows = [&](AttentionShape shape) { return sm90 != 0 ? sm90 : instance == 0 ? warps : shape.rows; };
+  const AttentionCut cut{rows(attention_dq_shape(instance)), rows(attention_dkv_shape(instance))};
   AttentionPlanned planned{};
-  status = plan_attention(context, op, p.segments, p.T, {rows, rows}, p.T * p.Hq * 4, &planned);
+  const int64_t more_bytes = p.T * p.Hq * static_cast<int64_t>(sizeof(AttentionRow));
+  status = plan_attention(context, op, p.segments, p.T, cut, more_bytes, &planned);
   if (!status.ok || p.T == 0) return status;
-  const AttentionBackwardArgs args{p, planned.plan, static_cast<float*>(planned.more)};
+  const AttentionBackwardArgs args{p, planned.plan, static_cast<AttentionRow*>(planned.more)};
   Dim delta_grid, query_grid, key_grid;
   status = grid_of(op, (p.T + kDeltaRows - 1) / kDeltaRows, p.Hq, &delta_grid);
   if (status.ok) status = grid_of(op, planned.query_tiles, p.Hq, &query_grid);
@@ -141,11 +143,8 @@ Status attention_backward(Context& context, const AttentionBackwardParams& p) {
     keys = {key_grid, threads, 4 * row_bytes};
     queries = {query_grid, threads, 3 * row_bytes};
   } else {
-    const auto bytes = [&](int in_registers) {
-      return static_cast<unsigned>(attention_backward_shared_bytes(instance, in_registers));
-    };
-    keys = {key_grid, kAttentionThreads, bytes(attention_dkv_in_registers(instance))};
-    queries = {query_grid, kAttentionThreads, bytes(attention_dq_in_registers(instance))};
+    keys = {key_grid, kAttentionThreads, static_cast<unsigned>(attention_dkv_shared_bytes(instance))};
+    queries = {query_grid, kAttentionThreads, static_cast<unsigned>(attention_dq_shared_bytes(instance))};
   }
   for (const char* pass : key_passes(instance))
     if (status.ok) status = context.launch(kernel(pass, p.dtype, instance), keys, args);

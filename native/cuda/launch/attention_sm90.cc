@@ -107,7 +107,7 @@ Status attention_backward_sm90(Context& context, const AttentionBackwardArgs& ar
   const AttentionBackwardParams& op = args.op;
   const BackwardInstance& instance = *instance_for(kBackward, op.D);
   AttentionBackwardSm90Params p{};
-  p.op = op, p.plan = args.plan, p.delta = args.delta;
+  p.op = op, p.plan = args.plan, p.rows = args.rows;
   Status status = map_rows(context, op.qkv, op.T, op.Hq + 2 * op.Hkv, op.D, &p.qkv);
   if (status.ok) status = map_rows(context, op.dout, op.T, op.Hq, op.D, &p.dout);
   if (!status.ok) return status;

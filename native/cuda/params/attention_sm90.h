@@ -3,7 +3,7 @@
 #include <cuda.h>
 #include <stddef.h>
 
-#include "attention_plan.h"
+#include "attention.h"
 
 namespace westwind {
 
@@ -26,8 +26,8 @@ struct AttentionBackwardSm90Params {
   RowBoxes qkv, dout;
   AttentionBackwardParams op;
   AttentionPlan plan;
-  const float* delta;  // [Hq, T]: rowsum(dout ∘ out)
+  const AttentionRow* rows;  // [Hq, T]
 };
-static_assert(offsetof(AttentionBackwardSm90Params, delta) == 2048 + 152, "host and fatbin read this struct by layout");
+static_assert(offsetof(AttentionBackwardSm90Params, rows) == 2048 + 152, "host and fatbin read this struct by layout");
 
 }  // namespace westwind

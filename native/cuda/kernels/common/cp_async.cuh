@@ -22,6 +22,11 @@ __device__ __forceinline__ void cp_async(uint32_t to, const void* from, int vali
                  : "memory");
   }
 }
+// All 16 bytes, to kAfter bytes behind `to`.
+template <int kAfter>
+__device__ __forceinline__ void cp_async_16(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0+%2], [%1], 16;" ::"r"(to), "l"(from), "n"(kAfter) : "memory");
+}
 __device__ __forceinline__ void cp_async_16(uint32_t to, const void* from, bool valid) {
   cp_async<16>(to, from, valid ? 16 : 0);
 }
