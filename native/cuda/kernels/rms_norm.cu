@@ -177,18 +177,26 @@ __device__ __forceinline__ void backward(const RmsNormBackwardLaunch& launch) {
     });
     const float pull = team_sum<kTeam>(dot, partials[t % 2]) / static_cast<float>(C) * rstd * rstd;
 
-    const auto write = [&](int64_t g, const Vec<T>& d, const Vec<T>& v, const Vec<T>& by, const Vec<T>& add) {
+    const auto write = [&](int64_t g, const Vec<T>& d, const Vec<T>& v, const Vec<T>& by, const auto& add) {
       Vec<T> out;
 #pragma unroll
-      for (int i = 0; i < kVec<T>; ++i) out.v[i] = (d.v[i] * by.v[i] - v.v[i] * pull) * rstd + add.v[i];
+      for (int i = 0; i < kVec<T>; ++i) out.v[i] = d.v[i] * by.v[i] - v.v[i] * pull;
+      if (beside == nullptr) {
+#pragma unroll
+        for (int i = 0; i < kVec<T>; ++i) out.v[i] *= rstd;
+      } else {
+        const Vec<T> more = add();
+#pragma unroll
+        for (int i = 0; i < kVec<T>; ++i) out.v[i] = out.v[i] * rstd + more.v[i];
+      }
       store_group(dx, g, C, whole, out);
     };
     for_held<T, kTeam>(groups, [&](int u, int64_t g) {
-      write(g, unpack<T>(held_dy[u]), unpack<T>(held_s[u]), unpack<T>(w[u]), unpack<T>(held_beside[u]));
+      write(g, unpack<T>(held_dy[u]), unpack<T>(held_s[u]), unpack<T>(w[u]), [&] { return unpack<T>(held_beside[u]); });
     });
     for_rest<T, kTeam>(groups, [&](int64_t g) {
       write(g, load_group(dy, g, C, whole), load_group(s, g, C, whole), load_group(weight, g, C, whole),
-            beside == nullptr ? Vec<T>{} : load_group(beside, g, C, whole));
+            [&] { return load_group(beside, g, C, whole); });
     });
   }
   for_held<T, kTeam>(groups, [&](int u, int64_t g) { add_to_partial(partial, groups, g, true, dweight[u]); });
