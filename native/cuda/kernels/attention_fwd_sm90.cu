@@ -83,7 +83,7 @@ __device__ __forceinline__ void produce(const AttentionForwardSm90Params& p, con
   for_key_tiles<S::kBlockN>(p.plan, p.op.segments, t, [&](int32_t first, bool masked) {
     barrier_wait(shared_address(&barriers.empty_k[k.stage]), k.parity ^ 1);
     if (leader) {
-      at.more->info[k.stage] = {first, masked ? 1 : 0};
+      if (p.op.segments.window > 0) at.more->info[k.stage] = {first, masked ? 1 : 0};
       const uint32_t full = shared_address(&barriers.full_k[k.stage]);
       barrier_expect(full, S::kTileBytes);
       load_keys<S::kBlockN, S::kChunks>(p.qkv, keys, T, at.keys + k.stage * S::kTileBytes, first, kv_head, full);
@@ -95,7 +95,7 @@ __device__ __forceinline__ void produce(const AttentionForwardSm90Params& p, con
   load_values(before);
   barrier_wait(shared_address(&barriers.empty_k[k.stage]), k.parity ^ 1);
   if (leader) {
-    at.more->info[k.stage] = {kNoTile, 0};
+    if (p.op.segments.window > 0) at.more->info[k.stage] = {kNoTile, 0};
     barrier_arrive(shared_address(&barriers.full_k[k.stage]));
   }
 }
@@ -162,9 +162,12 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
   const auto release = [&](uint64_t& barrier) {
     if (lane == 0) barrier_arrive(shared_address(&barrier));
   };
+  // Without a window no tile is left out: which comes next needs no word of the producer.
+  KeyTile tile{-N, 0};
   const auto next_tile = [&] {
     barrier_wait(shared_address(&barriers.full_k[k.stage]), k.parity);
-    return at.more->info[k.stage];
+    tile.first += N;
+    if (p.op.segments.window > 0) tile = at.more->info[k.stage];
   };
   const auto multiply_keys = [&] {
     const uint64_t b = k0 + k.stage * (S::kTileBytes >> 4);
@@ -181,7 +184,7 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
     commit_wgmma();
   };
   float decay[2];
-  const auto fold = [&](const KeyTile& tile) {
+  const auto fold = [&] {
     if (tile.masked != 0 || tile.first + N - 1 > first) mask_keys<N>(s, p.op.segments, t, group, tile);
     return softmax.fold<N>(s, scale, decay);
   };
@@ -199,16 +202,16 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
   };
 
   barrier_wait(shared_address(&barriers.query), 0);
-  KeyTile tile = next_tile();
+  next_tile();
   if (tile.first <= last) {
     fence_wgmma();
     multiply_keys();
     wait_wgmma<0>();
     release(barriers.empty_k[k.stage]);
     k.advance();
-    fold(tile);
+    fold();
     pack_weights();
-    for (tile = next_tile(); tile.first != kNoTile && tile.first <= last; tile = next_tile()) {
+    for (next_tile(); tile.first <= last; next_tile()) {
       turns.await();
       fence_wgmma();
       multiply_keys();
@@ -219,7 +222,7 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
       wait_wgmma<1>();
       release(barriers.empty_k[k.stage]);
       k.advance();
-      const bool raised = fold(tile);
+      const bool raised = fold();
       wait_wgmma<0>();
       release(barriers.empty_v[v.stage]);
       v.advance();
@@ -237,9 +240,10 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
     v.advance();
   } else {  // no queries for this warpgroup
     skip();
-    tile = next_tile();
+    next_tile();
   }
-  for (; tile.first != kNoTile; tile = next_tile()) {  // tiles that only the warpgroups behind see
+  // Tiles that only the warpgroups behind see.
+  for (const int32_t keys = key_count(*t); tile.first < keys; next_tile()) {
     turns.await();
     turns.pass();
     skip();

@@ -83,7 +83,7 @@ __device__ __forceinline__ PositionRange exact_range(const int32_t* positions, i
 }
 
 // What a tile of keys needs beside its data.
-constexpr int32_t kNoTile = -1;
+constexpr int32_t kNoTile = INT32_MAX;
 struct KeyTile {
   int32_t first;   // logical key; kNoTile: there are no more
   int32_t masked;  // some query may have some key of it out of its window
@@ -93,13 +93,18 @@ __device__ __forceinline__ Keys keys_of(const AttentionTile& t) {
   return {t.prefix_first, t.prefix_rows, t.start, t.end};
 }
 
+// Logical keys up to the tile's last query.
+__device__ __forceinline__ int32_t key_count(const AttentionTile& t) {
+  return t.prefix_rows + t.first + t.rows - t.start;
+}
+
 // The tiles of kRows logical keys that some query of the tile sees, ascending: emit(first key, masked). All lanes of
 // one warp.
 template <int kRows, class Emit>
 __device__ __forceinline__ void for_key_tiles(const AttentionPlan& plan, const Segments& segments,
                                               const AttentionTile& t, const Emit& emit) {
   const Keys keys = keys_of(t);
-  const int32_t count = keys.prefix_rows + t.first + t.rows - t.start;
+  const int32_t count = key_count(t);
   const bool window = segments.window > 0;
   const PositionRange queries = window ? exact_range(segments.positions, t.first, t.rows) : PositionRange{0, 0};
   for (int32_t base = 0; base < count; base += 32 * kRows) {
