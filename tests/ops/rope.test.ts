@@ -13,6 +13,7 @@ const cases = [
   { T: 9, heads: 3, rowHeads: 4, D: 64, theta: 10000 },
   { T: 70, heads: 2, rowHeads: 2, D: 30, theta: 1e6 }, // 15 pairs: a tail at every register width
   { T: 6, heads: 5, rowHeads: 7, D: 128, theta: 10000 },
+  { T: 4, heads: 11, rowHeads: 12, D: 16, theta: 10000 }, // more heads than one thread turns
   { T: 3, heads: 2, rowHeads: 2, D: 528, theta: 10000 }, // more pairs than one launch takes
 ]
 // Around the multiples of 64 where the kernel changes its anchor, out of order, and far out.

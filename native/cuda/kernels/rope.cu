@@ -1,9 +1,9 @@
-// rope: a block turns a few rows. Its threads first find the sine and cosine of every (row, pair), which all heads of
-// the row share; then they rotate 16 bytes of both halves at a time. Limited by HBM: each element of the turned heads
-// is read and written once.
+// rope: a thread has 16 bytes of each half of one row's heads. It finds the sines and cosines of its pairs once, keeps
+// them in registers and rotates the heads with them. Limited by HBM: each element of the turned heads is read and
+// written once.
 //
 // An angle of position 10000 formed in f32 is off by up to 6e-4 rad, so angles are formed and reduced to a quarter turn
-// in f64 (about ten operations); what is left is at most π/4 and its sine and cosine are polynomials in f32.
+// in f64 (six operations); what is left is at most π/4 and its sine and cosine are polynomials in f32.
 // Contract and formula: ops/rope.h
 #include "common/fault.cuh"
 #include "common/row.cuh"
@@ -13,13 +13,17 @@ using namespace westwind;
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kAtOnce = 4;  // heads on their way from memory
+
 constexpr double kHalfPi = 1.5707963267948966, kHalfPiRest = 6.123233995736766e-17;  // their sum is π/2 to 107 bits
+
+// Added to a number below 2^51, leaves its nearest whole number in the last bits of the sum.
+constexpr double kShift = 6755399441055744.0;  // 1.5 · 2^52
 
 // cos and sin of an angle, to about an f32 ulp.
 __device__ __forceinline__ float2 turn(double angle) {
-  const double quarters = rint(angle * (1 / kHalfPi));
-  const float r = static_cast<float>(fma(-quarters, kHalfPiRest, fma(-quarters, kHalfPi, angle)));
+  const double shifted = fma(angle, 1 / kHalfPi, kShift), back = kShift - shifted;
+  const float r = static_cast<float>(fma(back, kHalfPiRest, fma(back, kHalfPi, angle)));
   const float r2 = r * r;
   float sine = -1.9515295891e-4f;
   sine = sine * r2 + 8.3321608736e-3f;
@@ -29,61 +33,61 @@ __device__ __forceinline__ float2 turn(double angle) {
   cosine = cosine * r2 - 1.388731625493765e-3f;
   cosine = cosine * r2 + 4.166664568298827e-2f;
   cosine = cosine * r2 * r2 - 0.5f * r2 + 1.f;
-  const int quarter = static_cast<int>(__double2ll_rn(quarters)) & 3;
+  const int quarter = __double2loint(shifted);
   const float c = quarter % 2 == 0 ? cosine : sine, s = quarter % 2 == 0 ? sine : cosine;
-  return make_float2(quarter == 1 || quarter == 2 ? -c : c, quarter >= 2 ? -s : s);
+  return make_float2(((quarter + 1) & 2) != 0 ? -c : c, (quarter & 2) != 0 ? -s : s);
 }
 
+// Blocks: x is a few rows, y some of the heads.
 template <class T>
 __device__ __forceinline__ void rotate(const RopeLaunch& launch) {
-  __shared__ __align__(16) float cosines[kRopePairs], sines[kRopePairs];
   if (faulty(launch.fault)) return;
   const RopeParams& p = launch.p;
-  const int pairs = launch.pairs, most = kRopePairs / pairs;
-  const int64_t begin = blockIdx.x * int64_t{most};
-  const int rows = p.T - begin < most ? static_cast<int>(p.T - begin) : most;
-  for (int at = threadIdx.x; at < rows * pairs; at += kThreads) {
-    const float2 it = turn(p.positions[begin + at / pairs] * launch.frequency[at % pairs]);
-    cosines[at] = it.x;
-    sines[at] = p.sign * it.y;
+  const int half = p.D / 2, pairs = launch.pairs, groups = (pairs + kVec<T> - 1) / kVec<T>;
+  const int rows = kRopeThreads / groups, at = static_cast<int>(threadIdx.x) / groups;
+  const int g = static_cast<int>(threadIdx.x) - at * groups;
+  const int64_t row = blockIdx.x * int64_t{rows} + at;
+  if (at >= rows || row >= p.T) return;
+  const double position = p.positions[row];
+  float cosine[kVec<T>], sine[kVec<T>];
+#pragma unroll
+  for (int i = 0; i < kVec<T>; ++i) {
+    const float2 it = turn(position * launch.frequency[g * kVec<T> + i]);
+    cosine[i] = it.x, sine[i] = p.sign * it.y;
   }
-  __syncthreads();
 
-  // A thread turns the same pairs of one row in every so many heads.
-  const int half = p.D / 2, groups = (pairs + kVec<T> - 1) / kVec<T>, slots = rows * groups, step = kThreads / slots;
-  const int slot = threadIdx.x % slots, row = slot / groups, g = slot % groups;
-  const int first_head = threadIdx.x / slots;
-  if (first_head >= step) return;
   const bool whole = half % kVec<T> == 0 && aligned16(p.x);
-  Vec<T> cosine, sine;
+  const int most = (p.heads + gridDim.y - 1) / gridDim.y, first = blockIdx.y * most, left = min(p.heads - first, most);
+  T* low = static_cast<T*>(p.x) + (row * p.row_heads + first) * p.D + launch.first;
+  for (int head = 0; head < left; head += kAtOnce, low += kAtOnce * p.D) {
+    Packed a[kAtOnce], b[kAtOnce];
 #pragma unroll
-  for (int k = 0; k < kVec<T>; k += 4) {
-    const Four c = load_group(cosines + row * pairs, (g * kVec<T> + k) / 4, pairs, whole);
-    const Four s = load_group(sines + row * pairs, (g * kVec<T> + k) / 4, pairs, whole);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) cosine.v[k + i] = c.v[i], sine.v[k + i] = s.v[i];
-  }
-  T* heads = static_cast<T*>(p.x) + (begin + row) * p.row_heads * p.D + launch.first;
-  for (int head = first_head; head < p.heads; head += step) {
-    T* low = heads + int64_t{head} * p.D;
-    T* high = low + half;
-    const Vec<T> a = load_group(low, g, pairs, whole), b = load_group(high, g, pairs, whole);
-    Vec<T> c, d;
-#pragma unroll
-    for (int i = 0; i < kVec<T>; ++i) {
-      c.v[i] = a.v[i] * cosine.v[i] - b.v[i] * sine.v[i];
-      d.v[i] = b.v[i] * cosine.v[i] + a.v[i] * sine.v[i];
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (head + k >= left) break;
+      a[k] = load_packed(low + k * p.D, g, pairs, whole);
+      b[k] = load_packed(low + k * p.D + half, g, pairs, whole);
     }
-    store_group(low, g, pairs, whole, c);
-    store_group(high, g, pairs, whole, d);
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (head + k >= left) break;
+      const Vec<T> x = unpack<T>(a[k]), y = unpack<T>(b[k]);
+      Vec<T> c, d;
+#pragma unroll
+      for (int i = 0; i < kVec<T>; ++i) {
+        c.v[i] = x.v[i] * cosine[i] - y.v[i] * sine[i];
+        d.v[i] = y.v[i] * cosine[i] + x.v[i] * sine[i];
+      }
+      store_group(low + k * p.D, g, pairs, whole, c);
+      store_group(low + k * p.D + half, g, pairs, whole, d);
+    }
   }
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads) rope_f32(const __grid_constant__ RopeLaunch p) {
+extern "C" __global__ void __launch_bounds__(kRopeThreads) rope_f32(const __grid_constant__ RopeLaunch p) {
   rotate<float>(p);
 }
-extern "C" __global__ void __launch_bounds__(kThreads) rope_bf16(const __grid_constant__ RopeLaunch p) {
+extern "C" __global__ void __launch_bounds__(kRopeThreads) rope_bf16(const __grid_constant__ RopeLaunch p) {
   rotate<bf16>(p);
 }

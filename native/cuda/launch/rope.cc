@@ -25,9 +25,10 @@ Status rope(Context& context, const RopeParams& p) {
     launch.pairs = std::min(half - launch.first, kRopePairs);
     for (int i = 0; i < launch.pairs; ++i)
       launch.frequency[i] = pow(p.theta, -static_cast<double>(launch.first + i) / half);
-    const int64_t rows = kRopePairs / launch.pairs;
-    const Launch how{{static_cast<unsigned>((p.T + rows - 1) / rows)}, 256};
-    status = context.launch(kernel_of("rope", p.dtype), how, launch);
+    const int vec = 16 / static_cast<int>(size_of(p.dtype)), rows = kRopeThreads / ((launch.pairs + vec - 1) / vec);
+    const Dim grid{static_cast<unsigned>((p.T + rows - 1) / rows),
+                   static_cast<unsigned>((p.heads + kRopeHeads - 1) / kRopeHeads)};
+    status = context.launch(kernel_of("rope", p.dtype), {grid, kRopeThreads}, launch);
     if (!status.ok) return status;
   }
   return status;
