@@ -10,9 +10,11 @@ using namespace westwind::attention;
 
 namespace {
 
-// The running maximum of a row is raised only when a score passes it by more than this many powers of two: until then
-// weights are at most 2^8, which costs no precision, and the sums need not be scaled.
-constexpr float kSlack = 8;
+// A row's origin, from which its weights are counted, is raised to its maximum only when that is higher by more than
+// this many powers of two: until then weights are at most 2^8, which costs no precision, and the sums need not be
+// scaled. It begins below all scores, so that −∞ has weight 0 from it.
+constexpr float kSlack = 8, kNothing = -3e38f;
+constexpr float kLn2 = 0.6931471805599453f;
 
 template <int kD>
 __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
@@ -47,9 +49,10 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
   const RowOperands<kD, kRowTiles, false> q_rows(Operands<kD>(Operands<kD>::lane_address(q_tile, warp_row)));
   const uint32_t lane_steps = Operands<kD>::lane_address(steps, 0);
   float sums[kRowTiles][kD / 8][4] = {};
-  float top[kRowTiles][2], total[kRowTiles][2] = {};  // of rows g and g + 8; total: of this lane's columns
+  // Of rows g and g + 8: what their weights are counted from, to base 2, and the sum of this lane's weights.
+  float origin[kRowTiles][2], total[kRowTiles][2] = {};
 #pragma unroll
-  for (int r = 0; r < kRowTiles; ++r) top[r][0] = top[r][1] = -INFINITY;
+  for (int r = 0; r < kRowTiles; ++r) origin[r][0] = origin[r][1] = kNothing;
 
   for (int slot = 0; now < keys.count(); slot ^= 1) {
     const int next = keys.visible(now + 1);
@@ -68,7 +71,7 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
       hide_keys<kStep, kRowTiles>(scores, keys, p.segments, step, first_seen, tile.first + warp_row,
                                   tile.first + tile.rows - 1, by_window, -INFINITY);
 
-    float shrink[kRowTiles][2];
+    float top[kRowTiles][2];
     bool raised = false;
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r)
@@ -79,33 +82,38 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
         for (int j = 0; j < kStep / 8; ++j)
           highest = fmaxf(highest, fmaxf(scores[r][j][2 * half], scores[r][j][2 * half + 1]));
         highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
-        highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-        const float before = top[r][half];
-        const bool raise = (highest - before) * factor > kSlack || (before == -INFINITY && highest > before);
-        shrink[r][half] = 1;
-        if (raise) {
-          top[r][half] = highest;
-          shrink[r][half] = exp2_fast((before - highest) * factor);
-          raised = true;
-        }
-        const float origin = top[r][half] == -INFINITY ? 0 : top[r][half] * factor;
-#pragma unroll
-        for (int j = 0; j < kStep / 8; ++j)
-#pragma unroll
-          for (int e = 2 * half; e < 2 * half + 2; ++e) scores[r][j][e] = exp2_fast(scores[r][j][e] * factor - origin);
-        float sum = 0;
-#pragma unroll
-        for (int j = 0; j < kStep / 8; ++j) sum += scores[r][j][2 * half] + scores[r][j][2 * half + 1];
-        total[r][half] = total[r][half] * shrink[r][half] + sum;
+        top[r][half] = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2)) * factor;
+        raised |= top[r][half] - origin[r][half] > kSlack;
       }
     if (__any_sync(~0u, raised)) {
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
-        for (int d = 0; d < kD / 8; ++d)
+        for (int half = 0; half < 2; ++half) {
+          const bool above = top[r][half] - origin[r][half] > kSlack;
+          const float shrink = above ? exp2_fast(origin[r][half] - top[r][half]) : 1;
+          origin[r][half] = above ? top[r][half] : origin[r][half];
+          total[r][half] *= shrink;
 #pragma unroll
-          for (int e = 0; e < 4; ++e) sums[r][d][e] *= shrink[r][e / 2];
+          for (int d = 0; d < kD / 8; ++d)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; ++e) sums[r][d][e] *= shrink;
+        }
     }
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < kStep / 8; ++j) {
+          float* pair = scores[r][j] + 2 * half;
+          pair[0] = exp2_fast(pair[0] * factor - origin[r][half]);
+          pair[1] = exp2_fast(pair[1] * factor - origin[r][half]);
+          sum += pair[0] + pair[1];
+        }
+        total[r][half] += sum;
+      }
     add_product<kStepBytes / 2>(sums, scores, kv);
   }
 
@@ -122,7 +130,7 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
       inverse[half] = sum == 0 ? 0 : 1 / sum;
       const int row = warp_row + 16 * r + 8 * half + lane_id() / 4;
       if (lane_id() % 4 == 0 && row < tile.rows)
-        p.lse[head * p.T + tile.first + row] = top[r][half] * p.scale + logf(sum);
+        p.lse[head * p.T + tile.first + row] = fmaf(origin[r][half], kLn2, logf(sum));
     }
     // The warp's queries are not needed any more: their place takes the result.
     write_rows<kD>(

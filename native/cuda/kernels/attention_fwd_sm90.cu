@@ -100,14 +100,15 @@ __device__ __forceinline__ void produce(const AttentionForwardSm90Params& p, con
   }
 }
 
-// A row's maximum is raised only when a score passes it by so much (to base 2): weights are at most 2^8, which costs no
-// precision, and most of the time the sums need not be scaled.
-constexpr float kSlack = 8.f;
+// A row's origin, from which its weights are counted, is raised to its maximum only when that is higher by so much (to
+// base 2): weights are at most 2^8, which costs no precision, and most of the time the sums need not be scaled.
+constexpr float kSlack = 8.f, kNothing = -3e38f;
 
 // Online softmax (arXiv:1805.02867) of the two rows of which each thread holds a quarter; sums stay apart by thread
 // until the end.
 struct Softmax {
-  float top[2] = {-INFINITY, -INFINITY};  // of the scores as they come from Q Kᵀ
+  float origin[2] = {kNothing,
+                     kNothing};  // of the scores to base 2; below all of them: nothing seen yet, and −∞ weighs 0
   float sum[2] = {0.f, 0.f};
 
   // Scores to weights; earlier sums are to be multiplied by `decay`, if true comes back (in all lanes or none).
@@ -116,18 +117,24 @@ struct Softmax {
     float most[2][2] = {{s[0], s[1]}, {s[2], s[3]}};
 #pragma unroll
     for (int i = 4; i < N / 2; ++i) most[i / 2 % 2][i % 2] = fmaxf(most[i / 2 % 2][i % 2], s[i]);
-    float origin[2];
-    bool raised = false;
+    float top[2];
+    bool above[2];
+    decay[0] = decay[1] = 1.f;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float x = fmaxf(most[r][0], most[r][1]);
       x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-      x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-      const bool raise = (x - top[r]) * scale > kSlack;
-      decay[r] = raise ? exp2_approx((top[r] - x) * scale) : 1.f;
-      top[r] = raise ? x : top[r];
-      origin[r] = top[r] == -INFINITY ? 0.f : top[r] * scale;  // nothing seen yet: all weights become 0
-      raised |= raise;
+      top[r] = fmaxf(x, __shfl_xor_sync(~0u, x, 2)) * scale;
+      above[r] = top[r] - origin[r] > kSlack;
+    }
+    const bool raised = __any_sync(~0u, above[0] || above[1]);
+    if (raised) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        decay[r] = above[r] ? exp2_approx(origin[r] - top[r]) : 1.f;
+        origin[r] = above[r] ? top[r] : origin[r];
+        sum[r] *= decay[r];
+      }
     }
     float part[2][2] = {};
 #pragma unroll
@@ -136,8 +143,8 @@ struct Softmax {
       part[i / 2 % 2][i % 2] += s[i];
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], decay[r], part[r][0] + part[r][1]);
-    return __any_sync(~0u, raised);
+    for (int r = 0; r < 2; ++r) sum[r] += part[r][0] + part[r][1];
+    return raised;
   }
 };
 
@@ -152,7 +159,7 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
   const uint64_t q = wgmma_descriptor(wgmma_layout<Swizzle::k128>(), at.query + group * S::kQueryBytes);
   const uint64_t k0 = wgmma_descriptor(wgmma_layout<Swizzle::k128>(), at.keys);
   const uint64_t v0 = wgmma_descriptor(wgmma_layout<Swizzle::k128>(N * kRowBytes), at.values);
-  Ring<S::kStages> k, v;
+  Ring<S::kStages> k;
   const Turns<S::kGroups> turns(group);
   Softmax softmax;
   float o[S::kColumns / 2] = {};
@@ -177,8 +184,8 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
                              b + ((i / 4 * N * kRowBytes + i % 4 * 32) >> 4), i > 0);
     commit_wgmma();
   };
-  const auto multiply_values = [&] {
-    const uint64_t b = v0 + v.stage * (S::kTileBytes >> 4);
+  const auto multiply_values = [&](uint32_t stage) {
+    const uint64_t b = v0 + stage * (S::kTileBytes >> 4);
 #pragma unroll
     for (int i = 0; i < N / 16; ++i) wgmma<S::kColumns, true>(o, weights[i], b + (i * 16 * kRowBytes >> 4), true);
     commit_wgmma();
@@ -195,10 +202,9 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
 
   const auto skip = [&] {
     release(barriers.empty_k[k.stage]);
+    barrier_wait(shared_address(&barriers.full_v[k.stage]), k.parity);
+    release(barriers.empty_v[k.stage]);
     k.advance();
-    barrier_wait(shared_address(&barriers.full_v[v.stage]), v.parity);
-    release(barriers.empty_v[v.stage]);
-    v.advance();
   };
 
   barrier_wait(shared_address(&barriers.query), 0);
@@ -208,24 +214,25 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
     multiply_keys();
     wait_wgmma<0>();
     release(barriers.empty_k[k.stage]);
-    k.advance();
     fold();
     pack_weights();
+    Ring<S::kStages> v = k;  // values are a tile behind
+    k.advance();
     for (next_tile(); tile.first <= last; next_tile()) {
       turns.await();
       fence_wgmma();
       multiply_keys();
       barrier_wait(shared_address(&barriers.full_v[v.stage]), v.parity);
       fence_wgmma();
-      multiply_values();
+      multiply_values(v.stage);
       turns.pass();
       wait_wgmma<1>();
       release(barriers.empty_k[k.stage]);
-      k.advance();
       const bool raised = fold();
       wait_wgmma<0>();
       release(barriers.empty_v[v.stage]);
-      v.advance();
+      v = k;
+      k.advance();
       if (raised) {
 #pragma unroll
         for (int i = 0; i < S::kColumns / 2; ++i) o[i] *= decay[i / 2 % 2];
@@ -234,10 +241,9 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
     }
     barrier_wait(shared_address(&barriers.full_v[v.stage]), v.parity);
     fence_wgmma();
-    multiply_values();
+    multiply_values(v.stage);
     wait_wgmma<0>();
     release(barriers.empty_v[v.stage]);
-    v.advance();
   } else {  // no queries for this warpgroup
     skip();
     next_tile();
@@ -258,7 +264,7 @@ __device__ __forceinline__ void consume(const AttentionForwardSm90Params& p, con
     sum += __shfl_xor_sync(~0u, sum, 2);
     factor[r] = 1.f / sum;
     const int32_t i = first_row() + 8 * r;
-    if (lane % 4 == 0 && i < rows) p.op.lse[head * p.op.T + row + i] = softmax.top[r] * p.op.scale + __logf(sum);
+    if (lane % 4 == 0 && i < rows) p.op.lse[head * p.op.T + row + i] = fmaf(softmax.origin[r], kLn2, __logf(sum));
   }
   sync_warpgroup(group);  // the queries are read to the end
   bf16* out = static_cast<bf16*>(p.op.out) + (static_cast<int64_t>(row) * p.op.Hq + head) * p.op.D;
