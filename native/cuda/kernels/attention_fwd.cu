@@ -24,17 +24,20 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
   constexpr uint32_t kStepBytes = 2 * kStep * kD * 2;  // K and V
   extern __shared__ __align__(128) unsigned char memory[];
   const AttentionParams& p = args.op;
-  const int head = static_cast<int>(blockIdx.x % p.Hq), index = static_cast<int>(blockIdx.x / p.Hq);
+  const auto head = [&] { return static_cast<int>(blockIdx.x % p.Hq); };
+  const int index = static_cast<int>(blockIdx.x / p.Hq);
   if (index >= args.plan.counts[0]) return;
   const AttentionTile tile = args.plan.queries[index];
   const KeySteps<kStep> keys(tile, args.plan, p.segments);
 
   const int head_bytes = 2 * p.D, row_bytes = (p.Hq + 2 * p.Hkv) * head_bytes;
-  const HeadRows q{p.qkv, head * head_bytes, row_bytes};
-  const HeadRows k{p.qkv, (p.Hq + head / (p.Hq / p.Hkv)) * head_bytes, row_bytes};
+  const HeadRows q{p.qkv, head() * head_bytes, row_bytes};
+  const auto key_rows = [&] { return HeadRows{p.qkv, (p.Hq + head() / (p.Hq / p.Hkv)) * head_bytes, row_bytes}; };
+  const HeadRows k = key_rows();
   const uint32_t q_tile = shared_address(memory), steps = q_tile + kRows * kD * 2;
   const auto copy_step = [&](int step, int slot) {
-    keys.template copy<kD>(steps + slot * kStepBytes, k, p.Hkv * head_bytes, step, p.D);
+    // At 256 no register is left to keep k in.
+    keys.template copy<kD>(steps + slot * kStepBytes, kD > 128 ? key_rows() : k, p.Hkv * head_bytes, step, p.D);
     cp_async_commit();
   };
 
@@ -118,7 +121,7 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
   }
 
   if (warp_row >= tile.rows) return;
-  bf16* out = static_cast<bf16*>(p.out) + (tile.first * int64_t{p.Hq} + head) * p.D;
+  bf16* out = static_cast<bf16*>(p.out) + (tile.first * int64_t{p.Hq} + head()) * p.D;
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
     float inverse[2];
@@ -130,7 +133,7 @@ __device__ __forceinline__ void forward(const AttentionForwardArgs& args) {
       inverse[half] = sum == 0 ? 0 : 1 / sum;
       const int row = warp_row + 16 * r + 8 * half + lane_id() / 4;
       if (lane_id() % 4 == 0 && row < tile.rows)
-        p.lse[head * p.T + tile.first + row] = fmaf(origin[r][half], kLn2, logf(sum));
+        p.lse[head() * p.T + tile.first + row] = fmaf(origin[r][half], kLn2, logf(sum));
     }
     // The warp's queries are not needed any more: their place takes the result.
     write_rows<kD>(
