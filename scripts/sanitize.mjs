@@ -3,17 +3,7 @@
 // Each tensor then has memory of its own, so that one element too far is seen.
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-
-const root = join(dirname(fileURLToPath(import.meta.url)), '..')
-const node = (script, args, env = {}) =>
-  spawnSync(process.execPath, [join(root, script), ...args], {
-    cwd: root,
-    stdio: 'inherit',
-    env: { ...process.env, ...env },
-  }).status
+import { buildAddon, runTests } from './tests.mjs'
 
 function stop(message) {
   console.error(`sanitize: ${message}`)
@@ -26,20 +16,17 @@ const { stdout } = spawnSync(compiler, ['-print-file-name=libasan.so'], { encodi
 const library = (stdout ?? '').trim()
 if (!existsSync(library)) stop(`${compiler} has no libasan.so; set CXX to a GCC that has it`)
 
-const options = ['--out', 'build-sanitize', '--CDWESTWIND_SANITIZE=ON', '--log-level', 'warn']
-const parallel = ['--parallel', String(availableParallelism())]
-if (node('node_modules/cmake-js/bin/cmake-js', ['build', ...options, ...parallel]) !== 0)
-  stop('the build failed')
+const addon = buildAddon('build-sanitize', 'WESTWIND_SANITIZE=ON') ?? stop('the build failed')
 
 const given = process.argv.slice(2)
 const filters = given.length > 0 ? given : ['tests/ops']
-const status = node('node_modules/vitest/vitest.mjs', ['run', ...filters], {
+const result = runTests(filters, {
   LD_PRELOAD: library,
   ASAN_OPTIONS: 'detect_leaks=0:abort_on_error=1', // leaks: Node keeps memory until it exits
   UBSAN_OPTIONS: 'print_stacktrace=1',
-  WESTWIND_ADDON: join(root, 'build-sanitize/Release/westwind.node'),
+  WESTWIND_ADDON: addon,
 })
-if (status !== 0)
+if (!result?.good)
   stop(`${filters.join(' ')} failed under the address and undefined-behaviour sanitizers`)
 console.log(
   `sanitize: ${filters.join(' ')} passed under the address and undefined-behaviour sanitizers`,

@@ -5,10 +5,10 @@
 // and golden runs, of which a simulator does the first steps.
 // Ends with the counts of all passes.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildSimulator, root, simulated, simulatorIn, take } from './simulator.mjs'
+import { runTests } from './tests.mjs'
 
 const given = process.argv.slice(2)
 const simulator = simulatorIn(given)
@@ -21,9 +21,6 @@ const all = [
   'tests/model/engine',
 ]
 const runs = ['tests/train/golden-runs']
-
-const run = (command, args, env = {}) =>
-  spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } })
 
 function stop(message) {
   console.error(`test-cuda: ${message}`)
@@ -59,29 +56,16 @@ if (gpus.length === 0 && !existsSync(join(simulator, 'Makefile'))) {
 const gpu = gpus[0] && { name: gpus[0].name, env: {}, filters: [...all, ...runs] }
 const passes = gpu ? [gpu] : onSimulator()
 
-const folder = mkdtempSync(join(tmpdir(), 'westwind-cuda-'))
 const total = { passed: 0, failed: 0, skipped: 0 }
 let good = true
 for (const pass of passes) {
   const { name, env } = pass
   const filters = given.length > 0 ? given : pass.filters
   console.log(`test-cuda: ${filters.join(' ')} on ${name}`)
-  const file = join(folder, 'report.json')
-  const reporters = ['--reporter=dot', '--reporter=json', `--outputFile=${file}`]
-  const args = ['run', ...filters, ...reporters, '--testTimeout=900000'] // simulated minutes are long
-  const vitest = join(root, 'node_modules/vitest/vitest.mjs')
-  const { status } = run(process.execPath, [vitest, ...args], {
-    ...env,
-    WESTWIND_TEST_DEVICES: 'cuda',
-  })
-  good &&= status === 0 && existsSync(file)
-  if (!existsSync(file)) continue
-  const report = JSON.parse(readFileSync(file, 'utf8'))
-  rmSync(file)
-  total.passed += report.numPassedTests
-  total.failed += report.numFailedTests
-  total.skipped += report.numPendingTests + report.numTodoTests
+  const args = [...filters, '--testTimeout=900000'] // simulated minutes are long
+  const report = runTests(args, { ...env, WESTWIND_TEST_DEVICES: 'cuda' }, 'dot')
+  good &&= report?.good === true
+  for (const key of Object.keys(total)) total[key] += report?.[key] ?? 0
 }
-rmSync(folder, { recursive: true })
 console.log(`test-cuda: ${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`)
 process.exit(good && total.failed === 0 && total.passed > 0 ? 0 : 1)

@@ -106,12 +106,9 @@ void backward_block(const AttentionBackwardParams& p, int32_t s, int64_t begin, 
   BlockWindow window;
   for (int64_t key = 0; key < seen + tokens - 1; key += kKeys) {
     const int n = static_cast<int>(least(kKeys, keys.count - key));
-    const int32_t* positions = nullptr;
-    if (g.window > 0) {
-      window_of(keys, key, n, g.positions, g.window, queries, &window);
-      if (window.hides_all) continue;
-      if (window.hides_some) positions = window.position;
-    }
+    window_of(keys, key, n, g.positions, g.window, queries, &window);
+    if (window.hides_all) continue;
+    const int32_t* positions = window.positions();
     const auto k_row = [&](int64_t i) { return k + keys.row(key + i) * stride; };
     pack_transposed<T>(n, D, k_row, w.k_columns);
     pack_transposed<T>(

@@ -212,15 +212,17 @@ inline Span span_of(const int32_t* positions, int64_t n) {
   return span;
 }
 
-// Positions of a block's keys, for the window.
+// What a window hides of a block of keys, and their positions. Without a window, nothing.
 struct BlockWindow {
   int32_t position[kKeys];
-  bool hides_all, hides_some;
+  bool hides_all = false, hides_some = false;
+  const int32_t* positions() const { return hides_some ? position : nullptr; }
 };
 
 // rows of keys [key, key + n); positions null: a key's position is its logical index.
 inline void window_of(const KeyRange& keys, int64_t key, int n, const int32_t* positions, int32_t window, Span queries,
                       BlockWindow* out) {
+  if (window <= 0) return;
   int32_t newest = -1, oldest = INT32_MAX;
   for (int i = 0; i < kKeys; ++i) {
     const int32_t at = i >= n ? 0 : positions == nullptr ? static_cast<int32_t>(key + i) : positions[keys.row(key + i)];

@@ -98,12 +98,9 @@ void attend(const QueryBlock<T>& p) {
   const int64_t last_key = p.seen[p.tokens - 1];
   for (int64_t key = 0; key < last_key; key += kKeys) {
     const int n = static_cast<int>(least(kKeys, p.keys.count - key));
-    const int32_t* positions = nullptr;
-    if (p.window > 0) {
-      window_of(p.keys, key, n, p.key_positions, p.window, queries, &window);
-      if (window.hides_all) continue;
-      if (window.hides_some) positions = window.position;
-    }
+    window_of(p.keys, key, n, p.key_positions, p.window, queries, &window);
+    if (window.hides_all) continue;
+    const int32_t* positions = window.positions();
     pack_transposed<T>(
         n, D, [&](int64_t i) { return p.k + p.keys.row(key + i) * p.kv_stride; }, k_panels);
     pack_rows<T>(

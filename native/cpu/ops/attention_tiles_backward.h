@@ -167,12 +167,9 @@ void backward_on_tiles(const BackwardBlock& block, const TileWorkspace& w, const
   const Span queries = g.window > 0 ? span_of(g.positions + block.begin, block.tokens) : Span{};
   for (int64_t key = 0; key < w.seen[rows - 1]; key += kKeys) {
     const int n = static_cast<int>(least(kKeys, keys.count - key));
-    const int32_t* positions = nullptr;
-    if (g.window > 0) {
-      window_of(keys, key, n, g.positions, g.window, queries, &window);
-      if (window.hides_all) continue;
-      if (window.hides_some) positions = window.position;
-    }
+    window_of(keys, key, n, g.positions, g.window, queries, &window);
+    if (window.hides_all) continue;
+    const int32_t* positions = window.positions();
     const KeyBlock packed = key_block(key);
     // 32s of keys that any row of the unit sees; none: 0 or less. Ascends in u.
     const auto halves = [&](int64_t u) {

@@ -107,12 +107,9 @@ void attend_on_tiles(const QueryBlock<bf16>& p, const BlockAt& block_at) {
   const int64_t last_key = p.seen[p.tokens - 1];
   for (int64_t key = 0; key < last_key; key += kKeys) {
     const int n = static_cast<int>(least(kKeys, p.keys.count - key));
-    const int32_t* positions = nullptr;
-    if (p.window > 0) {
-      window_of(p.keys, key, n, p.key_positions, p.window, queries, &window);
-      if (window.hides_all) continue;
-      if (window.hides_some) positions = window.position;
-    }
+    window_of(p.keys, key, n, p.key_positions, p.window, queries, &window);
+    if (window.hides_all) continue;
+    const int32_t* positions = window.positions();
     const bf16* k = block_at(key, n);
     const bf16* v = k + kKeys * D;
     // 32s of keys that any row of the group sees; none: 0 or less.
